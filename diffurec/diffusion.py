@@ -1,0 +1,119 @@
+"""The Gaussian diffusion behind DiffuRec: noise schedules, q_sample, the posterior and its respaced steps.
+
+Steps are counted as tensors are: t = 0 .. T-1 stands for the paper's s = t + 1.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def _betas_from_alpha_bar(alpha_bar, num_steps, max_beta=0.999):
+    """betas whose cumulative product of (1 - beta) follows alpha_bar(u), u in 0..1 (Nichol & Dhariwal 2021)."""
+    u = np.arange(num_steps + 1) / num_steps
+    survival = np.array([alpha_bar(x) for x in u])
+    return np.minimum(1 - survival[1:] / survival[:-1], max_beta)
+
+
+def linear(num_steps):
+    """beta from 0.0001 to 0.02 at T = 1000 (Ho et al. 2020), stretched to any T; kept at most 0.999."""
+    scale = 1000 / num_steps
+    return np.minimum(np.linspace(scale * 0.0001, scale * 0.02, num_steps), 0.999)
+
+
+def truncated_linear(num_steps):
+    """DiffuRec's schedule: linear, raised by 0.01; an end above 1 (T < 21) is lowered to scale * 0.001 + 0.01."""
+    scale = 1000 / num_steps
+    start, end = scale * 0.0001 + 0.01, scale * 0.02 + 0.01
+    if end > 1:
+        end = scale * 0.001 + 0.01
+    return np.minimum(np.linspace(start, end, num_steps), 0.999)
+
+
+def cosine(num_steps):
+    """alpha_bar(u) = cos^2((u + 0.008) / 1.008 * pi / 2) (Nichol & Dhariwal 2021)."""
+    return _betas_from_alpha_bar(lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2, num_steps)
+
+
+def sqrt(num_steps):
+    """alpha_bar(u) = 1 - sqrt(u + 0.0001) (Diffusion-LM, Li et al. 2022)."""
+    return _betas_from_alpha_bar(lambda u: 1 - math.sqrt(u + 0.0001), num_steps)
+
+
+def truncated_cosine(num_steps):
+    """The cosine schedule with offset 0.1, one step later: the first beta takes what alpha_bar(0) lacks to 1."""
+    def alpha_bar(u):
+        return math.cos((u + 0.1) / 1.1 * math.pi / 2) ** 2
+
+    shifted = _betas_from_alpha_bar(alpha_bar, num_steps)[:-1]
+    return np.concatenate([[1 - alpha_bar(0)], shifted])
+
+
+NOISE_SCHEDULES = {f.__name__: f for f in (truncated_linear, linear, cosine, sqrt, truncated_cosine)}
+
+
+class GaussianDiffusion(nn.Module):
+    """q(x_t | x_0), the posterior q(x_{t-1} | x_t, x_0) and the steps of the reverse process, on the model's device."""
+
+    def __init__(self, num_steps=32, noise_schedule="truncated_linear"):
+        super().__init__()
+        betas = NOISE_SCHEDULES[noise_schedule](num_steps)                     # [T], b_s
+        alphas_cumprod = np.cumprod(1 - betas)                                 # [T], A_s
+        if not ((betas > 0).all() and (betas <= 1).all()):
+            raise ValueError(f"The {noise_schedule} schedule leaves (0, 1] at {num_steps} steps; take more steps.")
+        self.num_steps = num_steps
+        # Buffers that follow the model to its device but are not saved: the schedule's name recreates them.
+        self.register_buffer("betas", torch.tensor(betas, dtype=torch.float32), persistent=False)
+        self.register_buffer("alphas_cumprod", torch.tensor(alphas_cumprod, dtype=torch.float32), persistent=False)
+        self._alphas_cumprod = alphas_cumprod                                  # float64, for the coefficients
+
+    def q_sample(self, x_start, t, noise):
+        """x_s = sqrt(A_s) x_0 + sqrt(1 - A_s) eps. x_start, noise: [B, d]; t: [B] in 0..T-1."""
+        alphas_cumprod = self.alphas_cumprod[t].unsqueeze(-1)                  # [B, 1]
+        return alphas_cumprod.sqrt() * x_start + (1 - alphas_cumprod).sqrt() * noise
+
+    def posterior_coefficients(self, t, t_prev=None):
+        """(c_0, c_s, var) of q(x_{t_prev} | x_t, x_0) = N(c_0 x_0 + c_s x_t, var I); t_prev = -1 is x_0 itself.
+
+        With the step from t_prev to t as one step, a = A_t / A_prev and b = 1 - a:
+        c_0 = sqrt(A_prev) b / (1 - A_t), c_s = sqrt(a) (1 - A_prev) / (1 - A_t), var = (1 - A_prev) / (1 - A_t) b.
+        """
+        t_prev = t - 1 if t_prev is None else t_prev
+        a_t = self._alphas_cumprod[t]
+        a_prev = self._alphas_cumprod[t_prev] if t_prev >= 0 else 1.0
+        alpha = a_t / a_prev
+        beta = 1 - alpha
+        return (
+            math.sqrt(a_prev) * beta / (1 - a_t),
+            math.sqrt(alpha) * (1 - a_prev) / (1 - a_t),
+            (1 - a_prev) / (1 - a_t) * beta,
+        )
+
+    def respaced_steps(self, num_steps=None):
+        """The reverse process's steps from T-1 down, `num_steps` of them evenly spaced; None takes all.
+
+        The noisiest step is always among them: the process starts from pure noise. ValueError outside 1..T.
+        """
+        num_steps = self.num_steps if num_steps is None else num_steps
+        if not 1 <= num_steps <= self.num_steps:
+            raise ValueError(f"num_steps must lie between 1 and {self.num_steps}, but it is {num_steps}.")
+        if num_steps == 1:
+            return [self.num_steps - 1]
+        return np.linspace(self.num_steps - 1, 0, num_steps).round().astype(int).tolist()
+
+    def p_sample_loop(self, predict_x_start, x_t, num_steps=None, generator=None):
+        """Reverse process from x_T: [B, d] to x_0, where predict_x_start(x_t, t) estimates x_0 at each step.
+
+        x_prev = c_0 x_0_hat + c_s x_t + sqrt(var) eps'; the last step has var = 0 and c_s = 0, so it returns x_0_hat.
+        """
+        steps = self.respaced_steps(num_steps)
+        for t, t_prev in zip(steps, steps[1:] + [-1]):
+            x_start = predict_x_start(x_t, torch.full((len(x_t),), t, device=x_t.device))
+            c_start, c_t, variance = self.posterior_coefficients(t, t_prev)
+            x_t = c_start * x_start + c_t * x_t
+            if t_prev >= 0:
+                noise = torch.randn(x_t.shape, generator=generator, device=x_t.device, dtype=x_t.dtype)
+                x_t = x_t + math.sqrt(variance) * noise
+        return x_t

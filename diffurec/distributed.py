@@ -1,0 +1,43 @@
+"""One process or several under torchrun: who am I, and sums over all. With one process everything here is the identity."""
+
+import os
+
+import torch
+from torch import distributed as dist
+
+
+def start(device):
+    """Joins the process group that torchrun announces, if any, and returns this process's own device."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def _active():
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank():
+    return dist.get_rank() if _active() else 0
+
+
+def world_size():
+    return dist.get_world_size() if _active() else 1
+
+
+def sum_over_processes(tensor):
+    """The sum of every process's tensor, on all of them."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def barrier():
+    """Waits until every process has come here."""
+    if world_size() > 1:
+        dist.barrier()

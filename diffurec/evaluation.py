@@ -1,0 +1,75 @@
+"""Full-ranking evaluation: the rank of each user's held-out item among the whole catalogue, then HR, NDCG and MRR."""
+
+import numpy as np
+import torch
+
+from . import distributed
+from .metrics import mean_metrics
+from .model import ITEM_CHUNK
+from .splits import leave_one_out, length_batches
+
+
+def evaluate(model, data, split="test", seed=0, **options):
+    """Means over users {"HR@5": ..., "NDCG@10": ..., "MRR": ...}, fractions in 0..1; see `rank_targets` for the rest."""
+    return mean_metrics(rank_targets(model, data, split, seed, **options))
+
+
+@torch.no_grad()
+def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
+    """The rank of each user's target, [U] float64, 1 is best; ties count by their expected rank (1.5 for two at the top).
+
+    `model` is a DiffuRec or a baseline: anything with num_items, max_length, device, predict and score_items.
+    `sampling` goes to model.predict (for DiffuRec: num_steps). Items seen before are not removed. Every batch has
+    random numbers of its own, so the result does not depend on how many processes share the work.
+    """
+    if model.num_items != data.num_items:
+        raise ValueError(
+            f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}; "
+            "evaluate a model on the data it was made for."
+        )
+    examples = leave_one_out(data, split, model.max_length)
+    lengths = examples.lengths
+    on_device = examples.to(model.device)
+    ranks = torch.zeros(len(examples), dtype=torch.float64, device=model.device)
+    training = getattr(model, "training", False)
+    if training:
+        model.eval()
+    for number, index in enumerate(length_batches(lengths, batch_size)):
+        if number % distributed.world_size() != distributed.rank():
+            continue
+        generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
+        histories, targets = on_device.gather(index.to(model.device), int(lengths[index].max()))
+        prediction = model.predict(histories, generator=generator, **sampling)
+        ranks[index.to(model.device)] = expected_ranks(model, prediction, targets)
+    if training:
+        model.train()
+    return distributed.sum_over_processes(ranks).cpu().numpy()
+
+
+def expected_ranks(model, prediction, targets):
+    """1 + items scored above the target + half the others scored equal. prediction: [B, ...], targets: [B] -> [B] float64.
+
+    The target's own score is read from the same product as its rivals', so rounding cannot tell them apart.
+    """
+    spans = [(i, min(i + ITEM_CHUNK, model.num_items + 1)) for i in range(1, model.num_items + 1, ITEM_CHUNK)]
+    chunks = [model.score_items(prediction, *span) for span in spans] if len(spans) == 1 else None
+    own = torch.empty(len(targets), 1, device=prediction.device)
+    for i, (first, last) in enumerate(spans):
+        here = (targets >= first) & (targets < last)
+        if here.any():
+            scores = chunks[i] if chunks else model.score_items(prediction, first, last)
+            own[here] = scores[here].gather(1, (targets[here] - first).unsqueeze(1))
+    above = torch.zeros(len(targets), dtype=torch.float64, device=prediction.device)
+    equal = torch.zeros_like(above)
+    for i, (first, last) in enumerate(spans):
+        scores = chunks[i] if chunks else model.score_items(prediction, first, last)
+        above += (scores > own).sum(1)
+        equal += (scores == own).sum(1)
+    if not torch.isfinite(own).all():
+        raise FloatingPointError("The model gives scores that are not finite; it cannot be ranked.")
+    return 1 + above + (equal - 1) / 2
+
+
+def stream_seed(*parts):
+    """A 63-bit seed for one of many independent random streams, named by whole numbers such as (seed, epoch, rank)."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,215 @@
+"""DiffuRec (Li, Sun, Li 2023): a Transformer that reconstructs the next item's embedding from noise and a history."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .config import ModelConfig
+from .diffusion import GaussianDiffusion
+
+ITEM_CHUNK = 1 << 16  # items scored at a time, so that memory does not grow with the catalogue
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention: queries [B, Q, d], keys and values from memory [B, L, d] -> [B, Q, d]."""
+
+    def __init__(self, hidden_size, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key_value = nn.Linear(hidden_size, 2 * hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+        nn.init.xavier_normal_(self.out.weight)
+
+    def forward(self, queries, memory, key_mask=None):
+        """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
+        split = lambda x: x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # noqa: E731  [B, ., d] -> [B, H, ., d/H]
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        mask = None if key_mask is None else key_mask[:, None, None, :]           # [B, 1, 1, L]: the same for all queries
+        heads = F.scaled_dot_product_attention(split(self.query(queries)), split(key), split(value), attn_mask=mask)
+        return self.out(heads.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm Transformer block: x + attention(LN x), then x + feed-forward(LN x)."""
+
+    def __init__(self, config):
+        super().__init__()
+        d = config.hidden_size
+        self.attention_norm = nn.LayerNorm(d, eps=1e-12)
+        self.attention = Attention(d, config.num_heads)
+        self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
+        self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(approximate="tanh"), nn.Linear(4 * d, d))
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.xavier_normal_(self.feed_forward[0].weight)
+        nn.init.xavier_normal_(self.feed_forward[2].weight)
+
+    def forward(self, x, key_mask=None, last_only=False):
+        """[B, L, d] -> [B, L, d]; with last_only -> [B, 1, d]: only the last position asks, all positions answer."""
+        memory = self.attention_norm(x)
+        x, queries = (x[:, -1:], memory[:, -1:]) if last_only else (x, memory)
+        x = x + self.dropout(self.attention(queries, memory, key_mask))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class StepEmbedding(nn.Module):
+    """d_s: sinusoids of the rescaled step (cosines first), then Linear - SiLU - Linear. [B] -> [B, d]."""
+
+    def __init__(self, hidden_size, num_steps, max_period=10_000):
+        super().__init__()
+        self.scale = 1000 / num_steps
+        half = hidden_size // 2
+        frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size)
+        )
+
+    def forward(self, t):
+        angles = t.unsqueeze(-1) * self.scale * self.frequencies                # [B, d/2]
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+
+
+class Approximator(nn.Module):
+    """f: the item distributions z_1..z_n [B, L, d] -> x_0_hat [B, d], the last position's output.
+
+    Attention is bidirectional and there are no positions, so only the last item's place matters.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)
+
+    def forward(self, z, key_mask=None):
+        for block in self.blocks[:-1]:
+            z = block(z, key_mask)
+        last = self.blocks[-1](z, key_mask, last_only=True).squeeze(1)           # no other position is read
+        return self.norm(self.dropout(last))
+
+
+class DiffuRec(nn.Module):
+    """The whole model over a catalogue of `num_items` items, numbered from 1; 0 is padding, never scored.
+
+    Weights are drawn from torch's global random numbers: call torch.manual_seed before for a repeatable model.
+    """
+
+    def __init__(self, num_items, config=ModelConfig()):
+        super().__init__()
+        if num_items < 1:
+            raise ValueError(f"num_items must be at least 1, but it is {num_items}.")
+        self.num_items, self.config = num_items, config
+        d = config.hidden_size
+        self.item_embedding = nn.Embedding(num_items + 1, d, padding_idx=0)
+        nn.init.normal_(self.item_embedding.weight, std=config.embedding_std)
+        with torch.no_grad():
+            self.item_embedding.weight[0] = 0
+        self.history_dropout = nn.Dropout(config.embedding_dropout)
+        self.history_norm = nn.LayerNorm(d, eps=1e-12)
+        self.diffusion = GaussianDiffusion(config.num_diffusion_steps, config.noise_schedule)
+        self.step_embedding = StepEmbedding(d, config.num_diffusion_steps)
+        self.approximator = Approximator(config)
+
+    @property
+    def device(self):
+        return self.item_embedding.weight.device
+
+    @property
+    def max_length(self):
+        return self.config.max_length
+
+    def embed_history(self, histories):
+        """Left-padded item ids [B, L] -> (e_1..e_n [B, L, d], key mask [B, L] or None if there is no padding)."""
+        embedded = self.history_norm(self.history_dropout(self.item_embedding(histories)))
+        key_mask = histories != 0
+        return embedded, None if bool(key_mask[:, 0].all()) else key_mask        # left-padded: column 0 tells
+
+    def draw_lambda(self, shape, generator=None):
+        """l_i ~ N(delta, delta), elementwise; delta is mean and standard deviation."""
+        delta = self.config.lambda_uncertainty
+        noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.item_embedding.weight.dtype)
+        return delta * (1 + noise)
+
+    def predict_x_start(self, embedded, key_mask, x_t, t, lambda_):
+        """x_0_hat = f(z), z_i = e_i + l_i (x_s + d_s). embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, d]."""
+        target = (x_t + self.step_embedding(t)).unsqueeze(1)                     # [B, 1, d]
+        return self.approximator(torch.addcmul(embedded, lambda_, target), key_mask)
+
+    def forward(self, histories, targets, t, noise, generator=None):
+        """Cross-entropy of x_0_hat . e_j over the catalogue, per example: [B].
+
+        histories: [B, L] left-padded ids; targets: [B] ids; t: [B] in 0..T-1; noise: [B, d].
+        x_0 is the target's embedding, as in the released code (the paper draws it around sqrt(a_0) e).
+        """
+        embedded, key_mask = self.embed_history(histories)
+        x_t = self.diffusion.q_sample(self.item_embedding(targets), t, noise)
+        x_start = self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
+        logits = x_start @ self.item_embedding.weight[1:].T                      # [B, num_items], padding left out
+        return F.cross_entropy(logits, targets - 1, reduction="none")
+
+    @torch.no_grad()
+    def predict(self, histories, num_steps=None, generator=None):
+        """The reverse process: left-padded ids [B, L] -> reconstructed target embeddings x_0 [B, d]."""
+        embedded, key_mask = self.embed_history(histories)
+        x_t = torch.randn(
+            (len(histories), self.config.hidden_size), generator=generator, device=self.device, dtype=embedded.dtype
+        )
+
+        def predict_x_start(x_t, t):
+            return self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
+
+        return self.diffusion.p_sample_loop(predict_x_start, x_t, num_steps, generator)
+
+    @torch.no_grad()
+    def score_items(self, prediction, first, last):
+        """Rounding: x_0 . e_j for the items first..last-1. prediction: [B, d] -> [B, last - first]."""
+        return prediction @ self.item_embedding.weight[first:last].T
+
+    def recommend(self, histories, k=20, num_steps=None, generator=None):
+        """The k best items per history and their scores x_0 . e_j: ([B, k] ids, [B, k]), best first.
+
+        histories: a list of id sequences of any lengths (the latest `max_length` count), or a left-padded tensor
+        [B, L]. Items already in the history are not removed, as in the evaluation of the papers.
+        Runs in evaluation mode. ValueError for empty or all-padding histories, ids outside 1..num_items, or a k
+        outside 1..num_items.
+        """
+        if not 1 <= k <= self.num_items:
+            raise ValueError(f"k must lie between 1 and the {self.num_items} items of the catalogue, but it is {k}.")
+        histories = self._left_padded(histories)
+        training = self.training
+        self.eval()
+        try:
+            prediction = self.predict(histories, num_steps, generator)
+        finally:
+            self.train(training)
+        scores = torch.empty(len(histories), 0, device=self.device)
+        items = torch.empty(len(histories), 0, dtype=torch.long, device=self.device)
+        for first in range(1, self.num_items + 1, ITEM_CHUNK):
+            chunk = self.score_items(prediction, first, min(first + ITEM_CHUNK, self.num_items + 1))
+            best, index = chunk.topk(min(k, chunk.shape[1]), dim=1)
+            scores, items = torch.cat([scores, best], dim=1), torch.cat([items, index + first], dim=1)
+            scores, index = scores.topk(min(k, scores.shape[1]), dim=1)
+            items = items.gather(1, index)
+        return items, scores
+
+    def _left_padded(self, histories):
+        """Checks histories and left-pads them to [B, L], L the longest but at most max_length."""
+        rows = [torch.as_tensor(row, device="cpu") for row in histories]
+        if not rows:
+            raise ValueError("histories is empty; give at least one history.")
+        for user, row in enumerate(rows):
+            if row.dim() != 1 or row.numel() and (row.is_floating_point() or row.is_complex()):
+                raise ValueError(f"History {user} is not a sequence of whole item ids.")
+            if row.numel() and (row.min() < 0 or row.max() > self.num_items):
+                raise ValueError(
+                    f"History {user} holds an item id outside 1..{self.num_items} "
+                    f"(smallest {row.min()}, largest {row.max()}); ids are those of the data set the model knows."
+                )
+            if not (row != 0).any():
+                raise ValueError(f"History {user} holds no item; a recommendation needs at least one.")
+        rows = [row[row != 0][-self.max_length:].long() for row in rows]
+        length = max(len(row) for row in rows)
+        return torch.stack([F.pad(row, (length - len(row), 0)) for row in rows]).to(self.device)

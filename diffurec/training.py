@@ -1,0 +1,220 @@
+"""Training: Adam on the cross-entropy, validation by NDCG@10, early stopping, and runs that resume bit for bit.
+
+All randomness of epoch e comes from streams seeded by (seed, e): a run that was killed goes on from its last finished
+epoch exactly as if nothing had happened, without any random state in the checkpoint.
+"""
+
+import time
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from . import distributed
+from .checkpoint import Checkpoint, CheckpointError, check_settings, load_weights, training_settings
+from .config import TrainConfig
+from .evaluation import evaluate, stream_seed
+from .splits import leave_one_out, length_batches
+
+METRIC = "NDCG@10"    # of the validation split: chooses the weights that are kept and when to stop
+CHECK_EVERY = 50      # batches between two looks at the losses, so that CUDA is not made to wait at each
+
+
+@dataclass
+class History:
+    """What training did. log: one dict per epoch (epoch, loss, seconds, learning_rate, validation or None)."""
+
+    log: list = field(default_factory=list)
+    best_epoch: int = 0                  # 1-based; 0 before the first validation
+    best_metric: float = float("-inf")   # validation NDCG@10 at best_epoch
+    bad_validations: int = 0             # since the best one
+    finished: str | None = None          # why training ended
+
+
+def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=print):
+    """Trains in place and returns the History; the model ends with the weights of the best validation NDCG@10.
+
+    checkpoint: a directory to save to after every epoch. resume=True goes on from there if it holds a run of the same
+    settings (epochs may grow), else starts; without resume a directory that holds a run is refused. `log` is called
+    with a line per epoch (None for silence). Under torchrun the processes share every batch (DistributedDataParallel).
+
+    CheckpointError: the checkpoint cannot be written, does not fit or is damaged. FloatingPointError: the loss is not
+    finite; the checkpoint keeps the last good epoch. ValueError: the data have nothing to train on.
+    """
+    device = distributed.start(choose_device(config.device))
+    model.to(device)
+    if model.num_items != data.num_items:
+        raise ValueError(f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}.")
+    examples = leave_one_out(data, "train", model.max_length)
+    if not len(examples):
+        raise ValueError(f"{data.name} has no training example: every user has just three interactions.")
+    run = _Run(model, data, config, device, checkpoint, resume)
+    say = log if log and distributed.rank() == 0 else lambda line: None
+    on_device = examples.to(device)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):                                    # the caller's random numbers stay as they are
+        while run.history.finished is None:
+            epoch = len(run.history.log) + 1
+            start = time.perf_counter()
+            learning_rate = run.optimizer.param_groups[0]["lr"]
+            loss = _train_epoch(run, examples.lengths, on_device, epoch)
+            entry = {
+                "epoch": epoch, "loss": loss, "seconds": time.perf_counter() - start, "learning_rate": learning_rate,
+                "validation": None,
+            }
+            if epoch % config.eval_every == 0 or epoch == config.epochs:
+                entry["validation"] = evaluate(model, data, "validation", config.seed, num_steps=config.eval_num_steps)
+            run.finish_epoch(entry)
+            say(_line(entry, run.history, config))
+    run.restore_best()
+    say(f"{run.history.finished} Kept: the weights of epoch {run.history.best_epoch}.")
+    return run.history
+
+
+def choose_device(name):
+    """torch.device for "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"; ValueError if it is not to be had."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"There is no device {name!r}; use 'auto', 'cpu' or 'cuda'.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("This machine has no CUDA device that torch can use; take device='cpu' or 'auto'.")
+    return device
+
+
+def _train_epoch(run, lengths, examples, epoch):
+    """One pass over all training examples; returns the mean loss per example."""
+    model, config, device = run.model, run.config, run.device
+    rank, world = distributed.rank(), distributed.world_size()
+    # Order, steps and noise are drawn for the whole batch alike in every process; lambda and dropout in each for itself.
+    order = torch.Generator().manual_seed(stream_seed(config.seed, epoch, 0))
+    noise_stream = torch.Generator(device).manual_seed(stream_seed(config.seed, epoch, 1))
+    torch.manual_seed(stream_seed(config.seed, epoch, 2, rank))
+    model.train()
+    losses, total = [], torch.zeros((), dtype=torch.float64, device=device)
+    batches = length_batches(lengths, config.batch_size, order)
+    for number, index in enumerate(batches, start=1):
+        histories, targets = examples.gather(index.to(device), int(lengths[index].max()))
+        t = torch.randint(model.diffusion.num_steps, (len(index),), generator=noise_stream, device=device)
+        noise = torch.randn(len(index), model.config.hidden_size, generator=noise_stream, device=device)
+        mine = slice(rank, None, world)
+        loss = run.parallel(histories[mine], targets[mine], t[mine], noise[mine]).sum() / len(index)
+        run.optimizer.zero_grad(set_to_none=True)
+        (loss * world).backward()                                                # DDP divides the gradients by world
+        if config.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        run.optimizer.step()
+        losses.append(loss.detach())
+        total += losses[-1].double() * len(index)
+        if number % CHECK_EVERY == 0 or number == len(batches):
+            _check_finite(losses, epoch, first_batch=number - len(losses) + 1)
+            losses = []
+    return float(distributed.sum_over_processes(total)) / len(lengths)
+
+
+def _check_finite(losses, epoch, first_batch):
+    # All processes must stop together, so they look at the sum of their losses.
+    finite = torch.isfinite(distributed.sum_over_processes(torch.stack(losses)))
+    if not finite.all():
+        batch = first_batch + int((~finite).nonzero()[0])
+        raise FloatingPointError(
+            f"The loss is not finite in epoch {epoch}, batch {batch}; training stopped, and a checkpoint keeps the last "
+            "good epoch. Lower the learning rate or set grad_clip, then train again."
+        )
+
+
+class _Run:
+    """A training under way: model, optimiser, scheduler, history, and where they are saved."""
+
+    def __init__(self, model, data, config, device, directory, resume):
+        self.model, self.config, self.device, self.history = model, config, device, History()
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, config.lr_step, config.lr_gamma)
+        self.best_weights = None
+        self.identity = {
+            "num_items": model.num_items, "data": data.checksum, "model": asdict(model.config),
+            "train": training_settings(config),
+        }
+        self.checkpoint = None if directory is None else Checkpoint(directory)
+        if self.checkpoint is not None:
+            self._open(resume)
+        if distributed.world_size() > 1:
+            self.parallel = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+        else:
+            self.parallel = model
+
+    def _open(self, resume):
+        found = self.checkpoint.exists
+        if found and not resume:
+            raise CheckpointError(
+                f"{self.checkpoint.directory} already holds a run; pass resume=True to go on with it, or choose another "
+                "directory."
+            )
+        if found:
+            self._restore()
+        elif distributed.rank() == 0:
+            self.checkpoint.prepare()
+        distributed.barrier()
+
+    def _restore(self):
+        directory, state = self.checkpoint.directory, self.checkpoint.read_state()
+        check_settings(state, directory, **self.identity)
+        last = self.checkpoint.read_tensors(state, "last", self.device)
+        weights = {n.removeprefix("model."): t for n, t in last.items() if n.startswith("model.")}
+        load_weights(self.model, weights, directory)
+        self.best_weights = self.checkpoint.read_tensors(state, "best", self.device) if state["best_epoch"] else None
+        self.history = History(**{name: state[name] for name in History.__dataclass_fields__})
+        if state["finished"] and len(self.history.log) < self.config.epochs and "patience" not in state["finished"]:
+            self.history.finished = None                                         # more epochs are asked for than then
+        moments = self.optimizer.state_dict()
+        moments["state"] = {
+            i: {key: last[f"optimizer.{i}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            for i, _ in enumerate(self.model.parameters())
+        }
+        self.optimizer.load_state_dict(moments)
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.optimizer.param_groups[0]["lr"] = self.scheduler.get_last_lr()[0]
+
+    def finish_epoch(self, entry):
+        """Steps the schedule, judges the validation, and saves."""
+        self.scheduler.step()
+        history, improved = self.history, False
+        history.log.append(entry)
+        if entry["validation"] is not None:
+            improved = entry["validation"][METRIC] > history.best_metric
+            history.bad_validations = 0 if improved else history.bad_validations + 1
+            if improved:
+                history.best_metric, history.best_epoch = entry["validation"][METRIC], entry["epoch"]
+                self.best_weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        if history.bad_validations >= self.config.patience:
+            history.finished = f"Stopped early: {METRIC} has not risen for {self.config.patience} validations (patience)."
+        elif entry["epoch"] >= self.config.epochs:
+            history.finished = f"All {entry['epoch']} epochs are done."
+        if self.checkpoint is not None and distributed.rank() == 0:
+            self._save(improved)
+
+    def _save(self, improved):
+        last = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            last |= {f"optimizer.{i}.{key}": t for key, t in moments.items()}
+        state = {**self.identity, **asdict(self.history), "scheduler": self.scheduler.state_dict()}
+        self.checkpoint.save(state, last, self.best_weights if improved else None)
+
+    def restore_best(self):
+        if self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)
+
+
+def _line(entry, history, config):
+    """One epoch for the reader's eye, with the time left if no early stop comes."""
+    seconds = sum(e["seconds"] for e in history.log) / len(history.log)
+    left = (config.epochs - entry["epoch"]) * seconds
+    line = f"epoch {entry['epoch']}/{config.epochs}  loss {entry['loss']:.4f}  {entry['seconds']:.1f} s"
+    if entry["validation"] is not None:
+        line += f"  validation {METRIC} {entry['validation'][METRIC]:.4f}  HR@10 {entry['validation']['HR@10']:.4f}"
+        line += "  (best)" if history.best_epoch == entry["epoch"] else ""
+    return line + (f"  at most {left / 60:.1f} min left" if history.finished is None else "")

@@ -1,0 +1,633 @@
+"""The named data sets: every source in turn, what is refused, and what is left behind when something goes wrong."""
+
+import dataclasses
+import errno
+import http.server
+import io
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffurec import data as named
+from diffurec import sources
+from diffurec.data import KNOWN, load_dataset, read_cache, write_cache
+from diffurec.dataset import DataError, Dataset
+from diffurec.splits import leave_one_out
+
+PICKLES = ["amazon-beauty", "amazon-toys", "ml-1m"]
+SUM = "[0-9a-f]{64}"
+DEAD = "http://127.0.0.1:9/"        # the discard port: nothing listens there
+
+
+@pytest.fixture(autouse=True)
+def nothing_real(tmp_path, monkeypatch):
+    """No test sees the user's data directory or touches the real cache, and none waits for a network."""
+    real = os.environ.get("DIFFUREC_DATA_DIR")
+    monkeypatch.delenv("DIFFUREC_DATA_DIR", raising=False)
+    monkeypatch.setenv("DIFFUREC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    for name, known in KNOWN.items():
+        monkeypatch.setitem(KNOWN, name, dataclasses.replace(known, url=DEAD + known.url.rsplit("/", 1)[-1]))
+    return real
+
+
+@pytest.fixture
+def real_data(nothing_real):
+    if not nothing_real:
+        pytest.skip("DIFFUREC_DATA_DIR is not set: the published pickles were not read")
+    return Path(nothing_real)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def everything_below(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+# Small stand-ins for the published files, with the counts and checksums in KNOWN changed to theirs.
+
+TRAIN = {0: [1, 2, 3], 1: [4, 1], 2: [2]}
+TINY = {"train": TRAIN, "val": {0: [4], 1: [2], 2: [3]}, "test": {0: [5], 1: [3], 2: [5]}, "umap": {}, "smap": {}}
+TINY_ITEMS = [1, 2, 3, 4, 5, 4, 1, 2, 3, 2, 3, 5]
+TINY_OFFSETS = [0, 5, 9, 12]
+
+
+def pretend(monkeypatch, name, data, **changes):
+    monkeypatch.setitem(KNOWN, name, dataclasses.replace(
+        KNOWN[name], users=data.num_users, items=data.num_items, interactions=len(data.items),
+        checksum=data.checksum, **changes))
+
+
+def tiny_dataset(name="ml-1m", **more):
+    return Dataset(name, 5, np.array(TINY_ITEMS), np.array(TINY_OFFSETS), **more)
+
+
+@pytest.fixture
+def tiny_pickle(monkeypatch):
+    """The bytes of a published-like pickle that stands for ml-1m in this test."""
+    content = pickle.dumps(TINY)
+    path = Path(os.environ["TMPDIR"]) / "sum"
+    path.write_bytes(content)
+    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=sources.sha256(path))
+    path.unlink()
+    return content
+
+
+# Two users: user 1 rates film 3 first, then films 2 and 1 within one second (2 stands first in the file), then 4.
+RATINGS = [(2, 4, 50), (1, 2, 20), (2, 1, 50), (1, 3, 10), (1, 1, 20), (2, 3, 50), (1, 4, 30)]
+FILMS = [("Toy Story (1995)", "Toy Story", "1995", ["Animation", "Children's", "Comedy"]),
+         ("unknown", "unkonwn", "unkonwn", ["unknown"]),
+         ("Land (1995) (V)", "Land (1995)", "V", ["Animation"]),
+         ("Cérémonie, La (1995)", "Cérémonie, La", "1995", ["Drama"])]
+FILM_ITEMS = [3, 2, 1, 4, 4, 1, 3]
+TITLES = ("", *(film[0] for film in FILMS))
+
+
+def grouplens_files():
+    rows = []
+    for number, (title, _, _, genres) in enumerate(FILMS, 1):
+        flags = ["1" if genre in genres else "0" for genre in sources.GENRES]
+        rows.append("|".join([str(number), title, "01-Jan-1995", "", "http://x", *flags]))
+    rows[2] = rows[2].replace("(V)|", "(V) |")      # a trailing blank, as a few published titles may have
+    return {"u.data": "".join(f"{u}\t{i}\t4\t{t}\n" for u, i, t in RATINGS).encode(),
+            "u.item": ("\n".join(rows) + "\n").encode("latin-1")}
+
+
+def recbole_files():
+    ratings = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+    films = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+    ratings += "".join(f"{u}\t{i}\t4\t{t}\n" for u, i, t in RATINGS)
+    films += "".join(f"{n}\t{title}\t{year}\t{' '.join(g)}\n" for n, (_, title, year, g) in enumerate(FILMS, 1))
+    return {"ml-100k.inter": ratings.encode(), "ml-100k.item": films.encode()}
+
+
+def zipped(files, folder):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(folder + name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def tiny_films(monkeypatch):
+    pretend(monkeypatch, "ml-100k", Dataset("ml-100k", 4, np.array(FILM_ITEMS), np.array([0, 4, 7])))
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """serve(name, content, length=None): the address of the set `name` now gives `content` on the loopback."""
+    servers = []
+
+    def start(name, content, length=None):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content) if length is None else length))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        server.timeout = 10
+        thread = threading.Thread(target=server.handle_request, daemon=True)      # one request, then it ends
+        thread.start()
+        servers.append((server, thread))
+        file = KNOWN[name].url.rsplit("/", 1)[-1]
+        monkeypatch.setitem(KNOWN, name, dataclasses.replace(
+            KNOWN[name], url=f"http://127.0.0.1:{server.server_port}/{file}"))
+
+    yield start
+    for server, thread in servers:
+        thread.join(timeout=15)
+        server.server_close()
+
+
+@pytest.fixture
+def no_pip(monkeypatch):
+    """pip without an index, as on a machine with no network."""
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found for recbole==1.2.1\n")
+    monkeypatch.setattr(sources.subprocess, "run", run)
+
+
+# The Dataset itself.
+
+def test_sequences_are_read_only_views_and_behave_like_a_list():
+    data = tiny_dataset()
+    assert [s.tolist() for s in data.sequences] == [[1, 2, 3, 4, 5], [4, 1, 2, 3], [2, 3, 5]]
+    assert len(data.sequences) == data.num_users == 3
+    assert data.sequences[-1].tolist() == [2, 3, 5]
+    assert [s.tolist() for s in data.sequences[1:]] == [[4, 1, 2, 3], [2, 3, 5]]
+    assert np.shares_memory(data.sequences[0], data.items)
+    assert data.items.dtype == np.int32 and data.offsets.dtype == np.int64
+    with pytest.raises(ValueError, match="read-only"):
+        data.sequences[0][0] = 9
+    with pytest.raises(IndexError, match="There is no user 3"):
+        data.sequences[3]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        data.num_items = 9
+
+
+def test_a_dataset_does_not_freeze_the_callers_arrays():
+    items = np.array(TINY_ITEMS, np.int32)
+    Dataset("x", 5, items, np.array(TINY_OFFSETS))
+    items[0] = 2
+
+
+def test_checksum_is_of_the_documented_bytes():
+    import hashlib
+    import struct
+    content = struct.pack("<q4q12i", 5, *TINY_OFFSETS, *TINY_ITEMS)
+    assert tiny_dataset().checksum == hashlib.sha256(content).hexdigest()
+    assert Dataset("x", 6, np.array(TINY_ITEMS), np.array(TINY_OFFSETS)).checksum != tiny_dataset().checksum
+
+
+@pytest.mark.parametrize("changes, sentence", [
+    ({"items": [1, 2, 0]}, "within 1..3, but 1 do not, the first of them 0"),
+    ({"items": [1, 2, 4]}, "the first of them 4"),
+    ({"items": [1.0, 2.0, 3.0]}, "items must be a one-dimensional array of whole numbers"),
+    ({"items": [[1], [2], [3]]}, "one-dimensional"),
+    ({"offsets": [0, 2]}, "offsets must run from 0 to the number of interactions, 3"),
+    ({"offsets": [0, 4, 3]}, "offsets must not fall"),
+    ({"offsets": [0, 1, 3]}, "2 users have fewer than 3 interactions, the first of them user 0"),
+    ({"offsets": [0]}, "at least one user"),
+    ({"num_items": 0}, "num_items must be a whole number"),
+    ({"titles": ("",)}, "titles must have 4 entries"),
+])
+def test_a_dataset_refuses_what_it_cannot_be(changes, sentence):
+    fields = {"num_items": 3, "items": [1, 2, 3], "offsets": [0, 3], **changes}
+    for array in ("items", "offsets"):
+        fields[array] = np.array(fields[array])
+    with pytest.raises(ValueError, match=sentence):
+        Dataset("x", **fields)
+
+
+def test_summary_tells_counts_source_and_notes():
+    text = tiny_dataset(source="a test", notes=("Two were dropped.",)).summary()
+    for part in ("3 users, 5 items, 12 interactions", "mean 4.00, median 4, 3 to 5", "80.000%", "a test", "Two were"):
+        assert part in text
+
+
+# The published files.
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_published_pickle(name, real_data):
+    data = load_dataset(name, data_dir=real_data)       # counts and checksum are asserted inside
+    assert (data.num_users, data.num_items, len(data.items)) == {
+        "amazon-beauty": (22_363, 12_101, 198_502), "amazon-toys": (19_412, 11_924, 167_597),
+        "ml-1m": (6_040, 3_706, 1_000_209)}[name]
+    with open(real_data / KNOWN[name].folder / "dataset.pkl", "rb") as file:
+        raw = sources.PlainUnpickler(file).load()
+    for user in (0, 1, data.num_users - 1):
+        assert data.sequences[user].tolist() == raw["train"][user] + raw["val"][user] + raw["test"][user]
+    assert data.titles is None and data.genres is None
+    assert set(np.unique(data.items)) == set(range(1, data.num_items + 1))
+
+
+def test_memory_of_ml_1m_and_its_splits(real_data):
+    tracemalloc.start()
+    try:
+        data = load_dataset("ml-1m", data_dir=real_data)
+        splits = {split: leave_one_out(data, split, 50) for split in ("train", "validation", "test")}
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # tracemalloc does not see what torch allocates itself; where a tensor shares numpy's memory it counts twice here.
+    tensors = sum(t.nbytes for s in splits.values() for t in (s.items, s.first, s.target))
+    print(f"held {held / 1e6:.1f} MB and {tensors / 1e6:.1f} MB in tensors, peak while loading {peak / 1e6:.1f} MB")
+    assert len(splits["train"]) == 982_089
+    assert held + tensors < 100e6
+    assert peak < 100e6     # with Python's lists and numbers while the pickle is open
+
+
+def test_cache_gives_what_the_pickle_gave(real_data, tmp_path):
+    data = load_dataset("amazon-toys", data_dir=real_data)
+    write_cache(tmp_path / "project" / "amazon-toys.npz", data)
+    again = load_dataset("amazon-toys", data_dir=tmp_path / "project")
+    assert again.checksum == data.checksum == KNOWN["amazon-toys"].checksum
+    assert again.source == data.source
+
+
+@pytest.mark.network
+def test_the_real_ml_100k_from_the_wheel_and_then_the_cache(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "diffurec")
+    try:
+        data = load_dataset("ml-100k")
+    except DataError as error:
+        if "pip could not download" not in str(error):
+            raise
+        pytest.skip("the real ml-100k was not read: pip cannot download recbole==1.2.1 here")
+    assert (data.num_users, data.num_items, len(data.items)) == (943, 1682, 100_000)
+    assert data.titles[0] == "" and data.titles[1] == "Toy Story (1995)" and data.titles[267] == "unknown"
+    assert data.titles[1412] == "Land Before Time III: The Time of the Great Giving (1995) (V)"
+    assert data.genres[1] == ("Animation", "Children's", "Comedy") and data.genres[0] == ()
+    assert len(data.titles) == len(data.genres) == 1683
+
+    monkeypatch.setattr(sources.subprocess, "run", None)        # from here on nothing may call pip
+    again = load_dataset("ml-100k")
+    assert "ml-100k, cache: found" in caplog.text
+    assert (again.checksum, again.titles, again.genres) == (data.checksum, data.titles, data.genres)
+
+
+def grouplens_folder(root):
+    (root / "ml-100k").mkdir(parents=True)
+    for name, content in grouplens_files().items():
+        (root / "ml-100k" / name).write_bytes(content)
+
+
+def recbole_folder(root):
+    (root / "ml-100k").mkdir(parents=True)
+    for name, content in recbole_files().items():
+        (root / "ml-100k" / name).write_bytes(content)
+
+
+def grouplens_zip(root):
+    root.mkdir()
+    (root / "ml-100k.zip").write_bytes(zipped(grouplens_files(), "ml-100k/"))
+
+
+@pytest.mark.parametrize("lay_out", [grouplens_folder, recbole_folder, grouplens_zip])
+def test_every_form_of_ml_100k_gives_the_same(lay_out, tiny_films, tmp_path, cache):
+    lay_out(tmp_path / "mine")
+    data = load_dataset("ml-100k", data_dir=tmp_path / "mine")
+    assert [s.tolist() for s in data.sequences] == [FILM_ITEMS[:4], FILM_ITEMS[4:]]     # ties in the order of the file
+    assert data.titles == TITLES
+    assert data.genres == ((), *(tuple(film[3]) for film in FILMS))
+    assert not cache.exists()       # what the user keeps is not kept twice
+
+
+def test_environment_names_the_data_directory(tiny_films, tmp_path, monkeypatch):
+    grouplens_folder(tmp_path / "mine")
+    monkeypatch.setenv("DIFFUREC_DATA_DIR", str(tmp_path / "mine"))
+    assert load_dataset("ml-100k").source == "ml-100k/u.data in the data directory"
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="no data set 'ml-2m'.*ml-100k, ml-1m, amazon-beauty, amazon-toys"):
+        load_dataset("ml-2m")
+
+
+def test_a_data_directory_that_is_none(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="data_dir is '.*nowhere', but there is no such directory"):
+        load_dataset("ml-1m", data_dir=tmp_path / "nowhere")
+    monkeypatch.setenv("DIFFUREC_DATA_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="DIFFUREC_DATA_DIR is"):
+        load_dataset("ml-1m")
+
+
+# Files in the data directory that are not what they should be.
+
+def put(root, relative, content):
+    path = root / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_pickle_with_another_checksum_is_not_opened(tiny_pickle, tmp_path, monkeypatch):
+    path = put(tmp_path / "mine", "ml-1m/dataset.pkl", tiny_pickle + b"x")
+    monkeypatch.setattr(sources, "read_pickle", None)
+    with pytest.raises(DataError) as told:
+        load_dataset("ml-1m", data_dir=tmp_path / "mine")
+    assert sources.sha256(path) in str(told.value) and KNOWN["ml-1m"].sha256 in str(told.value)
+    assert "was left as it is" in str(told.value)
+    assert path.read_bytes() == tiny_pickle + b"x"
+
+
+@pytest.mark.parametrize("content", ["truncated", "not a pickle", "other keys"])
+def test_a_damaged_pickle(content, tiny_pickle, tmp_path):
+    path = put(tmp_path, "dataset.pkl", {
+        "truncated": tiny_pickle[:-20], "not a pickle": b"hello", "other keys": pickle.dumps({"train": {}})}[content])
+    with pytest.raises(DataError, match="damaged or not laid out as published"):
+        sources.read_pickle(path)
+
+
+class Payload:
+    """Unpickled by the ordinary unpickler this creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_with_a_global_is_refused_and_never_executed(tmp_path, monkeypatch):
+    content = pickle.dumps({**TINY, "umap": Payload(tmp_path / "executed")})
+    path = put(tmp_path / "mine", "ml-1m/dataset.pkl", content)
+    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=sources.sha256(path))
+    with pytest.raises(DataError, match=r"global (posix|nt)\.mkdir: it was refused and nothing was executed"):
+        load_dataset("ml-1m", data_dir=tmp_path / "mine")
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(content)       # the proof that the payload works
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_pickle_with_a_persistent_id_is_refused(tmp_path):
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            return "outside" if value == "umap" else None
+
+    with open(tmp_path / "dataset.pkl", "wb") as file:
+        Pickler(file).dump(TINY)
+    with pytest.raises(DataError, match="outside object 'outside': it was refused"):
+        sources.read_pickle(tmp_path / "dataset.pkl")
+
+
+@pytest.mark.parametrize("file, change, sentence", [
+    ("u.data", lambda b: b[:-5], "must be columns of numbers"),
+    ("u.data", lambda b: b[:-2], "checksum is"),
+    ("u.data", lambda b: b.replace(b"1\t3\t4\t10", b"1\t2\t4\t10"), f"checksum is {SUM}, expected was {SUM}"),
+    ("u.data", lambda b: b.replace(b"\t10\n", b"\tsoon\n"), "must be columns of numbers"),
+    ("u.data", lambda b: b"", "damaged"),
+    ("u.item", lambda b: b[:-30], "neither 0 nor 1"),
+    ("u.item", lambda b: b[:-2], "neither 0 nor 1"),
+    ("u.item", lambda b: b"\n".join(b.split(b"\n")[:-2]), "item ids must lie within"),
+    ("u.item", lambda b: b.replace(b"|", b"\t"), "columns, not 24"),
+])
+def test_damaged_grouplens_files(file, change, sentence, tiny_films, tmp_path):
+    grouplens_folder(tmp_path / "mine")
+    path = tmp_path / "mine" / "ml-100k" / file
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DataError, match=sentence):
+        load_dataset("ml-100k", data_dir=tmp_path / "mine")
+
+
+@pytest.mark.parametrize("file, change, sentence", [
+    ("ml-100k.inter", lambda b: b.replace(b"timestamp", b"when"), "must be columns of numbers.*timestamp"),
+    ("ml-100k.item", lambda b: b[:-3], r"genres of film 4 read \('Dra',\)"),
+    ("ml-100k.item", lambda b: b[:-7], r"genres of film 4 read \(\)"),
+    ("ml-100k.item", lambda b: b.replace(b"release_year", b"year"), "no column 'release_year'"),
+    ("ml-100k.item", lambda b: b.replace(b"\n2\t", b"\n7\t"), "not numbered 1, 2, 3"),
+])
+def test_damaged_recbole_files(file, change, sentence, tiny_films, tmp_path):
+    recbole_folder(tmp_path / "mine")
+    path = tmp_path / "mine" / "ml-100k" / file
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DataError, match=sentence):
+        load_dataset("ml-100k", data_dir=tmp_path / "mine")
+
+
+def test_a_missing_companion(tiny_films, tmp_path):
+    grouplens_folder(tmp_path / "a")
+    (tmp_path / "a/ml-100k/u.item").unlink()
+    with pytest.raises(DataError, match="u.item is missing"):
+        load_dataset("ml-100k", data_dir=tmp_path / "a")
+    put(tmp_path / "b", "ml-100k.zip", zipped({"u.data": grouplens_files()["u.data"]}, "ml-100k/"))
+    with pytest.raises(DataError, match="u.item is missing"):
+        load_dataset("ml-100k", data_dir=tmp_path / "b")
+
+
+def test_a_truncated_zip(tiny_films, tmp_path):
+    put(tmp_path, "ml-100k.zip", zipped(grouplens_files(), "ml-100k/")[:-40])
+    with pytest.raises(DataError, match="damaged or no zip file"):
+        load_dataset("ml-100k", data_dir=tmp_path)
+
+
+# Downloads, from a server on this machine.
+
+def test_download_goes_into_the_cache(tiny_pickle, serve, cache, caplog, tmp_path):
+    caplog.set_level(logging.INFO, "diffurec")
+    serve("ml-1m", tiny_pickle)
+    data = load_dataset("ml-1m")
+    assert data.items.tolist() == TINY_ITEMS and data.source == KNOWN["ml-1m"].url
+    assert everything_below(cache) == ["ml-1m.npz"] and not everything_below(tmp_path / "tmp")
+    assert [r.message.split(":")[0] for r in caplog.records] == [
+        "ml-1m, data directory", "ml-1m, cache", "ml-1m, original address", "ml-1m"]
+    again = load_dataset("ml-1m")       # the server is gone
+    assert again.checksum == data.checksum and again.source == data.source
+
+
+def test_download_of_the_grouplens_zip(tiny_films, serve, cache):
+    serve("ml-100k", zipped(grouplens_files(), "ml-100k/"))
+    assert load_dataset("ml-100k").titles == TITLES
+    assert load_dataset("ml-100k").titles == TITLES     # from the cache
+    assert load_dataset("ml-100k").genres[4] == ("Drama",)
+
+
+def test_truncated_download(tiny_pickle, serve, cache, tmp_path):
+    serve("ml-1m", tiny_pickle[:50], length=len(tiny_pickle))
+    with pytest.raises(DataError, match=f"cut off: 50 of {len(tiny_pickle)} bytes came"):
+        load_dataset("ml-1m")
+    assert not everything_below(tmp_path)
+
+
+def test_download_that_does_not_match_is_kept_aside(tiny_pickle, serve, cache, tmp_path):
+    other = tiny_pickle + b"more"
+    serve("ml-1m", other)
+    with pytest.raises(DataError) as told:
+        load_dataset("ml-1m")
+    aside = cache / "ml-1m.pkl.mismatch"
+    assert everything_below(tmp_path) == ["cache/ml-1m.pkl.mismatch"] and aside.read_bytes() == other
+    for part in (sources.sha256(aside), KNOWN["ml-1m"].sha256, str(aside)):
+        assert part in str(told.value)
+
+
+def test_zip_that_does_not_match_is_kept_aside_and_the_wheel_is_tried(tiny_films, serve, cache, no_pip):
+    files = grouplens_files()
+    files["u.data"] = files["u.data"].replace(b"1\t3\t4\t10", b"1\t2\t4\t10")
+    serve("ml-100k", zipped(files, "ml-100k/"))
+    with pytest.raises(DataError) as told:
+        load_dataset("ml-100k")
+    assert KNOWN["ml-100k"].checksum in str(told.value) and "No matching distribution" in str(told.value)
+    assert everything_below(cache) == ["ml-100k.zip.mismatch"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_interrupted_download_leaves_nothing(error, tiny_pickle, serve, tmp_path, monkeypatch):
+    class Bar(sources.tqdm):
+        def update(self, n=1):
+            assert everything_below(tmp_path / "tmp")       # the download is under way
+            raise error
+
+    serve("ml-1m", tiny_pickle)
+    monkeypatch.setattr(sources, "tqdm", Bar)
+    with pytest.raises(error):
+        load_dataset("ml-1m")
+    assert not list((tmp_path / "tmp").iterdir()) and not everything_below(tmp_path)
+
+
+def test_download_shows_progress_on_stderr(tiny_pickle, serve, capsys):
+    serve("ml-1m", tiny_pickle)
+    load_dataset("ml-1m")
+    out, err = capsys.readouterr()
+    assert "dataset.pkl" in err and "100%" in err and out == ""
+
+
+def test_no_network_names_every_source_and_what_to_do(no_pip, cache):
+    with pytest.raises(DataError) as told:
+        load_dataset("ml-100k")
+    lines = str(told.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:5]] == [
+        "data directory", "cache", "original address", "RecBole wheel"]
+    assert "could not be downloaded" in lines[3] and "No matching distribution" in lines[4]
+    assert "DIFFUREC_DATA_DIR" in lines[5] and not cache.exists()
+
+
+def test_address_that_answers_404(monkeypatch, tiny_pickle):
+    def urlopen(url, timeout):
+        raise sources.urllib.request.HTTPError(url, 404, "Not Found", {}, None)
+    monkeypatch.setattr(sources.urllib.request, "urlopen", urlopen)
+    with pytest.raises(DataError, match=r"could not be downloaded \(Not Found\)"):
+        load_dataset("ml-1m")
+
+
+# The wheel, with a pip that only lays a small one down.
+
+def test_wheel_is_read_without_being_installed(tiny_films, monkeypatch, cache, tmp_path):
+    def run(command, **_):
+        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        assert {"--no-deps", "--only-binary=:all:", "recbole==1.2.1"} <= set(command)
+        folder = Path(command[command.index("--dest") + 1])
+        (folder / "recbole-1.2.1-py3-none-any.whl").write_bytes(zipped(recbole_files(), sources.WHEEL_FOLDER))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(sources.subprocess, "run", run)
+    data = load_dataset("ml-100k")
+    assert data.items.tolist() == FILM_ITEMS and data.titles == TITLES
+    assert everything_below(cache) == ["ml-100k.npz"] and not everything_below(tmp_path / "tmp")
+
+
+# The cache.
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "a pickle inside", "another version"])
+def test_damaged_cache_is_set_aside_and_the_next_source_tried(damage, tiny_pickle, serve, cache, caplog):
+    path = cache / "ml-1m.npz"
+    write_cache(path, tiny_dataset())
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif damage == "changed":
+        write_cache(path, Dataset("ml-1m", 5, np.array(TINY_ITEMS[::-1]), np.array(TINY_OFFSETS)))
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "a pickle inside":
+        np.savez(path, format_version=1, num_items=5, items=np.array([{}], object), offsets=np.array([0, 1]))
+    else:
+        with np.load(path) as arrays:
+            np.savez(path, **{**arrays, "format_version": 99})
+    before = path.read_bytes()
+    serve("ml-1m", tiny_pickle)
+    assert load_dataset("ml-1m").items.tolist() == TINY_ITEMS
+    assert everything_below(cache) == ["ml-1m.npz", "ml-1m.npz.damaged"]
+    assert (cache / "ml-1m.npz.damaged").read_bytes() == before
+    assert str(path) in caplog.text and "set aside" in caplog.text
+    assert read_cache(path)["items"].tolist() == TINY_ITEMS
+
+
+def test_damaged_cache_file_in_the_data_directory_is_an_error(tiny_pickle, tmp_path):
+    path = tmp_path / "ml-1m.npz"
+    write_cache(path, Dataset("ml-1m", 5, np.array(TINY_ITEMS[::-1]), np.array(TINY_OFFSETS)))
+    with pytest.raises(DataError, match=f"checksum is {SUM}, expected was {SUM}"):
+        load_dataset("ml-1m", data_dir=tmp_path)
+    assert path.exists()
+
+
+def test_cache_below_a_file_does_not_cost_the_data(tiny_pickle, serve, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DIFFUREC_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    serve("ml-1m", tiny_pickle)
+    assert load_dataset("ml-1m").items.tolist() == TINY_ITEMS
+    assert "could not be kept in the cache" in caplog.text and "DIFFUREC_CACHE_DIR" in caplog.text
+    assert everything_below(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("call, code", [("replace", errno.EROFS), ("fsync", errno.ENOSPC)])
+def test_full_or_read_only_cache_leaves_nothing(call, code, tiny_pickle, serve, cache, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    serve("ml-1m", tiny_pickle)
+    monkeypatch.setattr(named.os, call, fail)
+    assert load_dataset("ml-1m").items.tolist() == TINY_ITEMS
+    assert os.strerror(code) in caplog.text and not everything_below(cache)
+
+
+def test_disk_that_fills_while_the_cache_is_written(tiny_pickle, serve, cache, monkeypatch, caplog):
+    def half(file, **_):
+        file.write(b"PK half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    serve("ml-1m", tiny_pickle)
+    monkeypatch.setattr(named.np, "savez_compressed", half)
+    assert load_dataset("ml-1m").items.tolist() == TINY_ITEMS
+    assert "No space left" in caplog.text and not everything_below(cache)
+
+
+def test_a_failed_write_spares_the_file_that_is_there(tmp_path, monkeypatch):
+    path = tmp_path / "ml-1m.npz"
+    write_cache(path, tiny_dataset())
+    before = path.read_bytes()
+    monkeypatch.setattr(named.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_cache(path, tiny_dataset(source="another"))
+    assert path.read_bytes() == before and everything_below(tmp_path) == ["ml-1m.npz"]
+
+
+# The command line.
+
+def test_command_line(tiny_films, tmp_path, monkeypatch, capsys):
+    grouplens_folder(tmp_path / "mine")
+    monkeypatch.setenv("DIFFUREC_DATA_DIR", str(tmp_path / "mine"))
+    assert named.main(["ml-100k"]) == 0
+    assert "2 users, 4 items, 7 interactions" in capsys.readouterr().out
+    assert named.main(["ml-1m"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "ml-1m could not be obtained" in err and "Traceback" not in err
+    assert named.main(["ml-2m"]) == 1

@@ -1,0 +1,223 @@
+"""A user's own data: the three kinds of file, the columns, the filters, and what is refused."""
+
+import datetime
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffurec.interactions import _core, load_interactions
+
+ROWS = [("bo", "tea", 5), ("al", "jam", 2), ("al", "tea", 1), ("bo", "jam", 5), ("al", "oil", 2), ("bo", "rye", 4)]
+# Users in the order of their first row: bo, al. Items: tea 1, jam 2, oil 3, rye 4.
+SEQUENCES = [[4, 1, 2], [1, 2, 3]]
+
+
+def csv_file(tmp_path, rows=ROWS, header=("user", "item", "timestamp"), name="mine.csv"):
+    path = tmp_path / name
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in (header, *rows)), encoding="utf-8")
+    return path
+
+
+def sequences(data):
+    return [s.tolist() for s in data.sequences]
+
+
+def test_csv_is_ordered_by_time_and_ties_by_the_file(tmp_path):
+    data = load_interactions(csv_file(tmp_path))
+    assert sequences(data) == SEQUENCES
+    assert data.user_ids == ("bo", "al") and data.item_ids == (None, "tea", "jam", "oil", "rye")
+    assert data.name == "mine" and data.num_users == 2 and data.num_items == 4
+    assert "mine.csv (columns user, item, timestamp)" in data.summary()
+    assert "4 of 6 interactions share user and time with another" in data.summary()
+    assert str(tmp_path) not in data.summary()
+    assert load_interactions(csv_file(tmp_path), name="ours").name == "ours"
+
+
+def test_parquet_and_inter_give_what_csv_gives(tmp_path):
+    table = pd.DataFrame(ROWS, columns=["userId", "asin", "unixReviewTime"])
+    table.to_parquet(tmp_path / "a.parquet")
+    header = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+    text = header + "".join(f"{u}\t{i}\t1\t{t}.0\n" for u, i, t in ROWS)
+    (tmp_path / "b.inter").write_text(text)
+    for name in ("a.parquet", "b.inter"):
+        data = load_interactions(tmp_path / name)
+        assert sequences(data) == SEQUENCES and data.user_ids == ("bo", "al")
+        assert data.checksum == load_interactions(csv_file(tmp_path)).checksum
+
+
+def test_parquet_keeps_the_kind_of_the_ids_and_ignores_the_index(tmp_path):
+    table = pd.DataFrame({"user": [7, 7, 7], "item": [30, 20, 10], "when": [1, 2, 3], "title": ["a", "b", "c"]})
+    table.set_index("user").to_parquet(tmp_path / "a.parquet")
+    data = load_interactions(tmp_path / "a.parquet", timestamp="when")
+    assert data.user_ids == (7,) and data.item_ids == (None, 30, 20, 10)
+
+
+def test_ids_in_text_stay_as_they_stand(tmp_path):
+    data = load_interactions(csv_file(tmp_path, [("007", "NA", 1), ("007", "null", 2), ("007", "1.0", 3)]))
+    assert data.user_ids == ("007",) and data.item_ids == (None, "NA", "null", "1.0")
+
+
+@pytest.mark.parametrize("header", [
+    ("user_id", "item_id", "timestamp"), ("userId", "movieId", "timestamp"), ("UID", "ASIN", "unixReviewTime"),
+    ("reviewerID", "product_id", "ts"), ("User", "Movie ID", "Date"), ("visitorid", "itemid", "time")])
+def test_usual_spellings_are_found(tmp_path, header):
+    assert sequences(load_interactions(csv_file(tmp_path, header=header))) == SEQUENCES
+
+
+def test_columns_can_be_named(tmp_path):
+    path = csv_file(tmp_path, [(i, t, u) for u, i, t in ROWS], header=("user", "item", "timestamp"))
+    assert sequences(load_interactions(path, user="timestamp", item="user", timestamp="item")) == SEQUENCES
+    header = "who:token\twhat:token\twhen:float\n"
+    (tmp_path / "a.inter").write_text(header + "".join(f"{u}\t{i}\t{t}\n" for u, i, t in ROWS))
+    for kind in ("", ":token"):
+        data = load_interactions(tmp_path / "a.inter", user=f"who{kind}", item="what", timestamp="when")
+        assert sequences(data) == SEQUENCES
+
+
+@pytest.mark.parametrize("header, arguments, sentence", [
+    (("user", "item", "rating"), {}, "columns user, item, rating, .* known to be the timestamp: pass timestamp="),
+    (("who", "item", "time"), {}, "known to be the user: pass user="),
+    (("asin", "movie_id", "time"), {"user": "asin"}, "asin and movie_id could each be the item: pass item="),
+    (("user", "item", "time"), {"item": "thing"}, "columns user, item, time, but no 'thing': pass another item="),
+    (("user", "item", "time"), {"item": "user"}, "must be three of them, not user, user, time"),
+])
+def test_missing_and_ambiguous_columns(tmp_path, header, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        load_interactions(csv_file(tmp_path, header=header), **arguments)
+
+
+@pytest.mark.parametrize("times, sentence", [
+    (["1", "", "3"], "1 values of column timestamp are missing .* line 3"),
+    (["1", "soon", "late"], r"2 values of column timestamp are neither numbers nor ISO dates .* line 3 \('soon'\)"),
+    (["1", "inf", "3"], r"1 values .* line 3 \('inf'\)"),
+    (["1", "nan", "3"], r"1 values .* line 3 \('nan'\)"),
+    (["2020-01-01", "2020-01-02", "2020-13-01"], r"1 values .* line 4 \('2020-13-01'\)"),
+    (["01/02/2020", "02/02/2020", "03/02/2020"], "3 values .* line 2"),     # day or month first? not guessed
+])
+def test_times_that_are_none(tmp_path, times, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        load_interactions(csv_file(tmp_path, [("al", str(i), t) for i, t in enumerate(times)]))
+
+
+def test_missing_times_in_parquet_are_named_by_row(tmp_path):
+    pd.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3], "time": [1.0, 2.0, None]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="1 values of column time are missing .* row 3"):
+        load_interactions(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("times", [
+    ["2020-01-03", "2020-01-01", "2020-01-02"],
+    ["2020-01-01T12:00:00+00:00", "2020-01-01T12:30:00+02:00", "2020-01-01T11:59:00.5Z"],
+    ["1e9", "-5", "0.5"],
+    ["1600000000000000003", "1600000000000000001", "1600000000000000002"],      # nanoseconds, beyond a float
+])
+def test_times_as_dates_or_numbers(tmp_path, times):
+    data = load_interactions(csv_file(tmp_path, [("al", item, t) for item, t in zip("abc", times)]))
+    assert sequences(data) == [[2, 3, 1]]
+
+
+@pytest.mark.parametrize("times", [
+    pd.to_datetime(["2020-01-03", "2020-01-01", "2020-01-02"]),
+    pd.to_datetime(["2020-01-03", "2020-01-01", "2020-01-02"]).tz_localize("Europe/Paris"),
+    [datetime.date(2020, 1, 3), datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)],
+])
+def test_times_in_parquet(tmp_path, times):
+    pd.DataFrame({"user": 1, "item": [1, 2, 3], "time": times}).to_parquet(tmp_path / "a.parquet")
+    assert sequences(load_interactions(tmp_path / "a.parquet")) == [[2, 3, 1]]
+
+
+@pytest.mark.parametrize("row, role", [(("", "tea", 1), "user"), (("al", "", 1), "item")])
+def test_missing_ids(tmp_path, row, role):
+    with pytest.raises(ValueError, match=f"1 values of column {role} are missing .* line 3"):
+        load_interactions(csv_file(tmp_path, [ROWS[0], row, *ROWS[1:]]))
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path):
+    path = csv_file(tmp_path, [*ROWS[:3], (), *ROWS[3:], ()])
+    data = load_interactions(path)
+    assert sequences(data) == SEQUENCES
+    assert data.notes[0].startswith("2 rows without user, item and timestamp")
+    with pytest.raises(ValueError, match="line 6"):
+        load_interactions(csv_file(tmp_path, [*ROWS[:3], (), ("al", "tea", "soon")]))
+
+
+@pytest.mark.parametrize("rows", [[("al", "tea", 1, 9)] * 3, [("al", "tea", 1), ("al", "tea", 1, 9)]])
+def test_rows_longer_than_the_header_are_refused(tmp_path, rows):
+    with pytest.raises(ValueError, match="cannot be read as a .csv file"):
+        load_interactions(csv_file(tmp_path, rows))
+
+
+def test_byte_order_mark_and_quotes(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbfuser,item,timestamp\nal,"tea, green",2\nal,jam,1\nal,oil,3\n')
+    assert load_interactions(path).item_ids == (None, "tea, green", "jam", "oil")
+
+
+def test_short_users_are_dropped_and_counted(tmp_path):
+    data = load_interactions(csv_file(tmp_path, [("cy", "tea", 1), *ROWS, ("cy", "gin", 2)]))
+    assert sequences(data) == SEQUENCES
+    assert data.user_ids == ("bo", "al") and data.item_ids == (None, "tea", "jam", "oil", "rye")
+    assert "Users with fewer than 3 interactions were dropped: 1 users, 1 items, 2 interactions." in data.notes
+
+
+def test_k_core_drops_in_turns_and_says_so(tmp_path):
+    # "d" is rated once; without it user 3 has two rows, and without user 3 item "c" has one.
+    rows = [(u, i, t) for u in "12" for t, i in enumerate("ab")] + [("1", "e", 5), ("2", "e", 5)]
+    rows += [("3", "c", 1), ("3", "d", 2), ("1", "c", 7)]
+    data = load_interactions(csv_file(tmp_path, rows), k_core=2)
+    assert data.item_ids == (None, "a", "b", "e") and data.user_ids == ("1", "2")
+    assert "Users and items outside the 2-core were dropped: 1 users, 2 items, 3 interactions." in data.notes
+
+
+def test_a_small_core_still_holds_after_short_users_went(tmp_path):
+    # In the 2-core user 3 stays with two rows; as a short user it goes, and item "c" must go with it.
+    rows = [(u, i, t) for u in "12" for t, i in enumerate("abd")] + [("1", "c", 9), ("3", "c", 1), ("3", "a", 2)]
+    data = load_interactions(csv_file(tmp_path, rows), k_core=2)
+    assert data.item_ids == (None, "a", "b", "d")
+    assert any(note.startswith("Users with fewer than 3 interactions") for note in data.notes)
+    assert not any("2-core" in note for note in data.notes)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=60), st.integers(1, 4), st.integers(1, 4))
+def test_core_is_the_largest_that_fits(rows, least_user, least_item):
+    left = list(range(len(rows)))       # the slow, obvious way: one row at a time
+    while True:
+        bad = [r for r in left if sum(rows[q][0] == rows[r][0] for q in left) < least_user
+               or sum(rows[q][1] == rows[r][1] for q in left) < least_item]
+        if not bad:
+            break
+        left.remove(bad[0])
+    users, items = (np.array([row[side] for row in rows], np.int64) for side in (0, 1))
+    assert _core(users, items, least_user, least_item).tolist() == left
+
+
+@pytest.mark.parametrize("rows, k_core, steps", [
+    (ROWS, 4, ["6 interactions of 2 users with 4 items", "4-core were dropped: 2 users, 4 items, 6 interactions"]),
+    (ROWS[:2], None, ["2 interactions", "fewer than 3 interactions were dropped: 2 users"]),
+    ([], None, ["0 interactions of 0 users"]),
+])
+def test_nothing_left_says_where_it_went(tmp_path, rows, k_core, steps):
+    with pytest.raises(ValueError, match=".*".join(["Nothing is left of .*mine.csv", *map(re.escape, steps)])):
+        load_interactions(csv_file(tmp_path, rows), k_core=k_core)
+
+
+@pytest.mark.parametrize("k_core", [0, -1, 2.5, True, "5"])
+def test_k_core_that_is_none(tmp_path, k_core):
+    with pytest.raises(ValueError, match="k_core must be a whole number of at least 1"):
+        load_interactions(csv_file(tmp_path), k_core=k_core)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"suffix '.json'; .csv, .parquet and .inter are read"):
+        load_interactions(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError, match="There is no file .*a.csv"):
+        load_interactions(tmp_path / "a.csv")
+    for name, content in (("b.csv", b""), ("c.csv", b"user,item,time\n\xff\xfe\xfa"), ("d.parquet", b"PAR1")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name} cannot be read as a \.{name[2:]} file"):
+            load_interactions(tmp_path / name)
