@@ -1,0 +1,18 @@
+"""DiffuRec (Li et al. 2023) for sequential recommendation: data, diffusion, model, training and evaluation."""
+
+from .baselines import MarkovChain, MostPopular
+from .checkpoint import CheckpointError, load_model
+from .config import PRESETS, ModelConfig, TrainConfig
+from .data import load_dataset
+from .dataset import DataError, Dataset
+from .evaluation import evaluate, rank_targets
+from .interactions import load_interactions
+from .metrics import bootstrap_interval, compare, mean_metrics, per_user
+from .model import DiffuRec
+from .training import History, train
+
+__all__ = [
+    "PRESETS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "History", "MarkovChain", "ModelConfig",
+    "MostPopular", "TrainConfig", "bootstrap_interval", "compare", "evaluate", "load_dataset", "load_interactions",
+    "load_model", "mean_metrics", "per_user", "rank_targets", "train",
+]

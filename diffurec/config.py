@@ -84,6 +84,7 @@ class TrainConfig(Config):
         for name in ("epochs", "batch_size", "lr_step", "eval_every", "patience"):
             value = getattr(self, name)
             self._require(isinstance(value, int) and value >= 1, name, "a whole number of at least 1")
+        self._require(isinstance(self.seed, int) and self.seed >= 0, "seed", "a whole number of at least 0")
         self._require(self.learning_rate > 0, "learning_rate", "positive")
         self._require(self.weight_decay >= 0, "weight_decay", "at least 0")
         self._require(self.lr_gamma > 0, "lr_gamma", "positive")

@@ -1,13 +1,8 @@
-"""The four named data sets: load_dataset finds them in a data directory, the cache, or where they are published.
+"""The four named data sets: load_dataset finds them in a data directory, the cache, or where they are published."""
 
-    python -m diffurec.data ml-100k ...     fetches the named sets beforehand and prints what they hold
-"""
-
-import argparse
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import uuid
 import zlib
@@ -266,24 +261,3 @@ def read_cache(path):
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no whole cache file ({type(error).__name__}: {error}).") from error
     return fields
-
-
-def main(arguments=None):
-    """The command line: 0 when every set named could be loaded, 1 and the sentence that says why when one could not."""
-    parser = argparse.ArgumentParser(prog="python -m diffurec.data", description="Fetch data sets and describe them.")
-    parser.add_argument("names", nargs="+", metavar="NAME", help=f"one of {', '.join(KNOWN)}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        for name in parser.parse_args(arguments).names:
-            print(load_dataset(name).summary())
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; nothing half-written was left.", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

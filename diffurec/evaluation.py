@@ -52,17 +52,20 @@ def expected_ranks(model, prediction, targets):
     The target's own score is read from the same product as its rivals', so rounding cannot tell them apart.
     """
     spans = [(i, min(i + ITEM_CHUNK, model.num_items + 1)) for i in range(1, model.num_items + 1, ITEM_CHUNK)]
-    chunks = [model.score_items(prediction, *span) for span in spans] if len(spans) == 1 else None
-    own = torch.empty(len(targets), 1, device=prediction.device)
-    for i, (first, last) in enumerate(spans):
-        here = (targets >= first) & (targets < last)
-        if here.any():
-            scores = chunks[i] if chunks else model.score_items(prediction, first, last)
-            own[here] = scores[here].gather(1, (targets[here] - first).unsqueeze(1))
-    above = torch.zeros(len(targets), dtype=torch.float64, device=prediction.device)
+    # One chunk is kept for both passes; several are scored twice, so that only one is in memory at a time.
+    kept = [model.score_items(prediction, *spans[0])] if len(spans) == 1 else None
+
+    def chunks():
+        return zip(spans, kept or (model.score_items(prediction, *span) for span in spans))
+
+    own = 0
+    for (first, last), scores in chunks():
+        index = (targets - first).clamp(0, last - first - 1).unsqueeze(1)
+        here = ((targets >= first) & (targets < last)).unsqueeze(1)
+        own = torch.where(here, scores.gather(1, index), own)                    # [B, 1]
+    above = torch.zeros(len(targets), dtype=torch.float64, device=targets.device)
     equal = torch.zeros_like(above)
-    for i, (first, last) in enumerate(spans):
-        scores = chunks[i] if chunks else model.score_items(prediction, first, last)
+    for _, scores in chunks():
         above += (scores > own).sum(1)
         equal += (scores == own).sum(1)
     if not torch.isfinite(own).all():

@@ -197,7 +197,7 @@ class DiffuRec(nn.Module):
 
     def _left_padded(self, histories):
         """Checks histories and left-pads them to [B, L], L the longest but at most max_length."""
-        rows = [torch.as_tensor(row, device="cpu") for row in histories]
+        rows = [row.cpu() if isinstance(row, torch.Tensor) else torch.tensor(row) for row in histories]
         if not rows:
             raise ValueError("histories is empty; give at least one history.")
         for user, row in enumerate(rows):

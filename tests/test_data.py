@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from diffurec import data as named
+from diffurec import fetch
 from diffurec import sources
 from diffurec.data import KNOWN, load_dataset, read_cache, write_cache
 from diffurec.dataset import DataError, Dataset
@@ -625,9 +626,9 @@ def test_a_failed_write_spares_the_file_that_is_there(tmp_path, monkeypatch):
 def test_command_line(tiny_films, tmp_path, monkeypatch, capsys):
     grouplens_folder(tmp_path / "mine")
     monkeypatch.setenv("DIFFUREC_DATA_DIR", str(tmp_path / "mine"))
-    assert named.main(["ml-100k"]) == 0
+    assert fetch.main(["ml-100k"]) == 0
     assert "2 users, 4 items, 7 interactions" in capsys.readouterr().out
-    assert named.main(["ml-1m"]) == 1
+    assert fetch.main(["ml-1m"]) == 1
     out, err = capsys.readouterr()
     assert out == "" and "ml-1m could not be obtained" in err and "Traceback" not in err
-    assert named.main(["ml-2m"]) == 1
+    assert fetch.main(["ml-2m"]) == 1

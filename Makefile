@@ -1,0 +1,79 @@
+# The one way in: `make report`, `make test` and `make lab` set up .venv when needed and then do what they say.
+# Set-up needs a Python 3.11 or newer and a package index, once: make PYTHON=/path/to/python3.12 takes another Python.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+# Nothing of the caller's own environment reaches the programs: neither packages, nor kernels, nor where pip installs.
+unexport PYTHONPATH PYTHONHOME JUPYTER_PATH PIP_TARGET PIP_PREFIX PIP_CONSTRAINT
+export PYTHONNOUSERSITE = 1
+export JUPYTER_PREFER_ENV_PATH = 1
+export PIP_USER = 0
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+help:
+	@echo "make report   train and evaluate the small example (some minutes): reports/quickstart.html"
+	@echo "make test     run the tests, then every notebook, and compare the outputs with the committed ones"
+	@echo "make lab      open the notebooks in JupyterLab"
+	@echo "make data     fetch MovieLens-100K, so that the rest works without a network"
+	@echo "make help     show these lines"
+
+# The stamp is written last and holds this folder's path. So an interrupted set-up is not taken for a whole one, nor
+# that of a folder moved or copied, whose diffurec would be the one at the old place: `sound` is empty, .venv made anew.
+STAMP := $(VENV)/set-up-in
+sound := $(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(RUN) -c 'import pip' && echo yes; } 2>/dev/null)
+ifneq ($(sound),yes)
+.PHONY: $(STAMP)
+endif
+
+# First what can be missing, each in one sentence. Of pip's lines those on large downloads are shown, and on failure its
+# last error. A pipe's exit code is that of its last part, so pip's own goes through the pipe as a line.
+$(STAMP): requirements.txt pyproject.toml
+	@version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=none; \
+	case $$version in \
+	none|"") echo "$(PYTHON) does not run: install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3." ;; \
+	[12].*|3.[0-9]|3.10) echo "$(PYTHON) is Python $$version, and 3.11 or newer is needed:" \
+	"install one and name it: make PYTHON=/path/to/python3." ;; \
+	*) "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null && exit 0; \
+	echo "$(PYTHON) cannot make a virtual environment, because its module venv or ensurepip is missing:" \
+	"install it (on Debian and Ubuntu: apt install python3-venv)." ;; \
+	esac >&2; exit 1
+	@rm -f $(STAMP)
+	@echo "Setting up $(VENV): several minutes and some GB the first time."
+	@{ { [ "$(sound)" = yes ] || "$(PYTHON)" -m venv --clear $(VENV); } && \
+	$(RUN) -u -m pip install --progress-bar off -r requirements.txt && \
+	$(RUN) -u -m pip install --progress-bar off --no-deps --no-build-isolation -e . ; echo "exit code $$?"; } 2>&1 | { \
+	why="The set-up failed"; \
+	while IFS= read -r line; do case $$line in \
+	*" MB)"|*" GB)") echo "$$line" ;; \
+	"Installing collected packages"*) echo "  Installing" ;; \
+	*"No space left on device"*) why="The disk is full: free some GB here and in the directory for temporary files" ;; \
+	*"Retrying ("*|*"Could not fetch URL"*) \
+	why="pip cannot reach a package index: connect to a network, or see to pip's proxy and index settings" ;; \
+	Error*|ERROR*) last=$$line ;; \
+	"exit code 0") exit 0 ;; \
+	esac; done; \
+	echo "$$why, then run make again.$${last:+ ($$last)}" >&2; exit 1; }
+	@pwd -P > $(STAMP)
+
+report: $(STAMP)
+	@$(RUN) -m diffurec.experiments quickstart --out reports
+
+data: $(STAMP)
+	@$(RUN) -m diffurec.fetch ml-100k
+
+# Both parts run, whatever comes of the first. nbval takes this Python's kernel, whatever a notebook names.
+test: data
+	@failed=0; \
+	$(RUN) -m pytest -q || failed=1; \
+	if [ -n "$$(find notebooks -name .ipynb_checkpoints -prune -o -name '*.ipynb' -print)" ]; then \
+	$(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
+	--nbval-sanitize-with=notebooks/sanitize.cfg notebooks || failed=1; \
+	else echo "There are no notebooks to compare."; fi; \
+	exit $$failed
+
+lab: $(STAMP)
+	@$(RUN) -m jupyterlab notebooks
+
+.PHONY: help report data test lab

@@ -1,0 +1,158 @@
+"""The page of a notebook: whole without a network, its formulas drawn, and never half-written."""
+
+import os
+import warnings
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from diffurec.html import UnreadableFormula, export_html, formula_to_mathml
+
+PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+STYLED = '<style type="text/css">#T_a td {color: red;}</style><table id="T_a"><tr><td>$5</td><td>$6</td></tr></table>'
+
+
+def page_of(tmp_path, *cells, **metadata):
+    """(the text of the page, the page parsed) of a notebook with these cells; strings are Markdown."""
+    cells = [new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), tmp_path / "example.ipynb")
+    export_html(tmp_path / "example.ipynb", tmp_path / "example.html")
+    text = (tmp_path / "example.html").read_text(encoding="utf-8")
+    return text, BeautifulSoup(text, "html.parser")
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
+def test_nothing_is_fetched(tmp_path):
+    widget = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "a"},
+                                         "text/plain": "100 %"})
+    text, page = page_of(
+        tmp_path, "# Title\n\n$x$ and a [link](https://example.org).\n\n```mermaid\ngraph TD;\n```",
+        new_code_cell("1", execution_count=1, outputs=[widget]),
+        widgets={"application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2, "version_minor": 0}})
+    for element in page.find_all(["script", "link", "img", "iframe"]):
+        assert "http" not in element.get("src", "") + element.get("href", "")
+    assert page.find("script") is None
+    for name in ("cdnjs", "unpkg", "jsdelivr", "mathjax", "require.js", "@import", "url(http"):
+        assert name not in text.lower()
+    assert "100 %" in text and "graph TD;" in text
+    assert page.find("a", href="https://example.org")
+
+
+@pytest.mark.parametrize("source, display", [
+    ("so $x_0$ is", "inline"), (r"so \\(x_0\\) is", "inline"), ("# Title $x_0$", "inline"),
+    ("| a |\n|---|\n| $x_0$ |", "inline"), ("- item $x_0$", "inline"), ("**bold $x_0$**", "inline"),
+    ("$$\nx_0\n$$", "block"), ("so $$x_0$$ is", "block"), (r"\\[x_0\\]", "block"),
+    ("\\begin{align}\nx_0 &= 1 \\\\\n&= 2\n\\end{align}", "block"),
+    ("$$\\begin{aligned} x_0 &= 1 \\\\ &= 2 \\end{aligned}$$", "block"),
+    (r"$$f = \begin{cases} x_0 & a \\ 1 & b \end{cases}$$", "block"),
+])
+def test_formulas_become_mathml(tmp_path, source, display):
+    _, page = page_of(tmp_path, source)
+    (formula,) = page.find_all("math")
+    assert formula["display"] == display
+    assert formula.find("msub").get_text() == "x0"
+    assert "$" not in page.main.get_text() and "\\" not in page.main.get_text()
+
+
+@pytest.mark.parametrize("source, visible", [
+    ("between $5 and $6", "between $5 and $6"), ("$5-$6", "$5-$6"), (r"\$x\$", "$x$"),
+    ("`$x$`", "$x$"), ("`$$` and `$$`", "$$ and $$"), ("costs $5, see `$HOME`", "costs $5, see $HOME"),
+    (r"`\begin{align}` to `\end{align}`", r"\begin{align} to \end{align}"),
+    ("```\n$$ x $$\n```", "$$ x $$"), ("text\n\n    indented $code$", "indented $code$"),
+])
+def test_dollars_that_are_no_formula(tmp_path, source, visible):
+    _, page = page_of(tmp_path, source)
+    assert page.find("math") is None
+    assert visible in page.main.get_text()
+
+
+def test_a_formula_beside_prices(tmp_path):
+    _, page = page_of(tmp_path, "from $5 to $6 for $x$ and $y$")
+    assert [formula.get_text() for formula in page.find_all("math")] == ["x", "y"]
+    assert "from $5 to $6 for x and y" in page.main.get_text()
+
+
+def test_a_formula_in_an_output_in_markdown(tmp_path):
+    output = new_output("display_data", {"text/markdown": "mean $x_0$", "text/plain": "?"})
+    _, page = page_of(tmp_path, new_code_cell("1", execution_count=1, outputs=[output]))
+    assert len(page.find_all("math")) == 1
+
+
+@pytest.mark.parametrize("formula", [
+    r"\nosuchcommand{x}", r"\frac{1}", r"\left( x", r"\begin{nosuch} a & b \end{nosuch}", "{x", "x}", "a_b_c", "a & b",
+    r"a \\ b", "^",
+])
+def test_a_formula_that_cannot_be_read(tmp_path, formula):
+    with pytest.warns(UserWarning, match="example, cell 2: the formula") as caught:
+        _, page = page_of(tmp_path, "First.", f"Second ${formula}$ and $y$.")
+    assert len(caught) == 1 and formula in str(caught[0].message)
+    assert f"${formula}$" in page.main.get_text()
+    assert [element.get_text() for element in page.find_all("math")] == ["y"]
+
+
+@pytest.mark.parametrize("formula", [
+    r"x_s = \sqrt{\bar\alpha_s}\,x_0 + \sqrt{1-\bar\alpha_s}\,\epsilon", r"\epsilon \sim \mathcal{N}(0, I)",
+    r"\mathbb{E}\left[\lVert\hat{\mathbf x}_0 - x_0\rVert_2^2\right]", r"x_{<t} \in \mathbb{R}^{L \times d}",
+    r"\operatorname{softmax}\left(\frac{QK^\top}{\sqrt{d}}\right)V", r"-\log\frac{e^{z_i}}{\sum_{j=1}^{|I|} e^{z_j}}",
+    r"\lambda_i \odot (x_s + d) \tag{3} \label{eq}", r"\text{HR@}K = \tfrac{1}{|U|}\sum_u \mathbb{1}[r_u \le K]",
+])
+def test_the_formulas_of_the_field(formula):
+    assert formula_to_mathml(formula, display=True).startswith("<math")
+
+
+def test_unreadable_says_why():
+    with pytest.raises(UnreadableFormula, match="nosuch"):
+        formula_to_mathml(r"\nosuch", display=False)
+
+
+def test_pictures_and_styled_tables_survive(tmp_path):
+    (tmp_path / "beside.png").write_bytes(b"png")
+    figure = new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure size 640x480 with 1 Axes>"})
+    table = new_output("execute_result", {"text/html": STYLED, "text/plain": "$5 $6"}, execution_count=1)
+    text, page = page_of(tmp_path, "![a picture](beside.png)",
+                         new_code_cell("draw()", execution_count=1, outputs=[figure, table]))
+    assert [image["src"].split(",")[0] for image in page.find_all("img")] == ["data:image/png;base64"] * 2
+    assert PIXEL in text and "#T_a td {color: red;}" in text
+    assert [cell.get_text() for cell in page.find(id="T_a").find_all("td")] == ["$5", "$6"]
+    assert "highlight" in text
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.png", "../a.png"])
+def test_a_picture_that_the_page_does_not_hold(tmp_path, address):
+    with pytest.warns(UserWarning, match="does not hold " + address.replace(".", r"\.")):
+        page_of(tmp_path, f"![a picture]({address})")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no notebook", b"[]", b"{}", b'{"nbformat": 4}', b"\xff\xfe",
+                                     b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}'])
+def test_no_notebook_is_one_sentence(tmp_path, content):
+    notebook, page = tmp_path / "bad.ipynb", tmp_path / "bad.html"
+    if content is not None:
+        notebook.write_bytes(content)
+    page.write_text("the old page")
+    with pytest.raises(ValueError) as caught:
+        export_html(notebook, page)
+    assert str(notebook) in str(caught.value) and "\n" not in str(caught.value)
+    assert page.read_text() == "the old page"
+
+
+def test_a_failed_write_leaves_the_old_page_and_nothing_else(tmp_path, monkeypatch):
+    nbformat.write(new_notebook(cells=[new_markdown_cell("new")]), tmp_path / "a.ipynb")
+    (tmp_path / "a.html").write_text("the old page")
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        export_html(tmp_path / "a.ipynb", tmp_path / "a.html")
+    assert (tmp_path / "a.html").read_text() == "the old page"
+    assert sorted(os.listdir(tmp_path)) == ["a.html", "a.ipynb"]

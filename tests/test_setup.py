@@ -1,0 +1,269 @@
+"""The set-up: one list of versions, two ways to install it, what make says, and the state of the notebooks."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+PINS = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LINES}
+DEPENDENCIES = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+
+
+# The versions
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_line_is_an_exact_pin(line):
+    assert re.fullmatch(r'[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*(; \w+ == "[^"]+")?', line)
+
+
+def test_the_list_names_each_package_once_and_no_build_of_torch():
+    assert len(PINS) == len(LINES)
+    assert str(PINS["torch"]) == "torch==2.13.0"
+    assert not [name for name in PINS if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_the_package_asks_for_names_alone_and_each_is_pinned():
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", line) for line in PROJECT["dependencies"])
+    assert DEPENDENCIES <= set(PINS)
+
+
+DISTRIBUTIONS = packages_distributions()       # of each importable name
+
+
+def imported(source):
+    """The distributions outside the standard library and this repository that a Python source imports."""
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.add(node.module.split(".")[0])
+    return {canonicalize_name(DISTRIBUTIONS.get(module, [module])[0])
+            for module in modules - set(sys.stdlib_module_names) - {"diffurec", "conftest"}}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "diffurec").glob("*.py")), ids=lambda path: path.name)
+def test_the_package_asks_for_all_that_it_imports(path):
+    assert imported(path.read_text(encoding="utf-8")) <= DEPENDENCIES
+
+
+@pytest.mark.parametrize("path", [*sorted((ROOT / "tests").glob("*.py")), *NOTEBOOKS], ids=lambda path: path.name)
+def test_what_tests_and_notebooks_import_is_pinned(path):
+    source = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        code = ["".join(cell["source"]) for cell in json.loads(source)["cells"] if cell["cell_type"] == "code"]
+        source = "\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", text, flags=re.M) for text in code)
+    assert imported(source) <= set(PINS)
+
+
+def test_the_installed_versions_are_the_pinned_ones():
+    wrong = []
+    for name, pin in PINS.items():
+        if pin.marker and not pin.marker.evaluate():
+            continue
+        try:
+            found = version(name).split("+")[0]         # torch's CPU build is 2.13.0+cpu
+        except PackageNotFoundError:
+            found = "none"
+        if found not in pin.specifier:
+            wrong.append(f"{pin}, installed {found}")
+    assert not wrong, f"{wrong}: `rm -rf .venv` and `make test` install the pinned ones"
+
+
+def test_conda_installs_the_same_list():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *packages, from_pip = environment["dependencies"]
+    assert environment["name"] == "diffurec"
+    assert packages == ["python=3.11", "pip"]
+    assert from_pip == {"pip": ["-r requirements.txt", "-e ."]}
+    assert packages[0].split("=")[1] in SpecifierSet(PROJECT["requires-python"])
+
+
+# make
+
+def make(folder, *arguments, **environment):
+    """What `make ...` gives in the folder, free of an outer make's settings."""
+    outer = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+    return subprocess.run(["make", "--no-print-directory", *arguments], cwd=folder, env={**outer, **environment},
+                          capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The set-up's files in a folder of their own, so that nothing touches the .venv in use."""
+    folder = tmp_path / "a copy"
+    folder.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def script(folder, name, text):
+    path = folder / name
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",)])
+def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
+    done = make(copy, *arguments)
+    assert done.returncode == 0
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["report", "test", "lab", "data", "help"]
+    assert not (copy / ".venv").exists()
+
+
+REAL = f'exec "{sys.executable}" "$@"'
+BROKEN = {
+    "absent": (None, "does not run: install Python 3.11 or newer"),
+    "silent": ("exit 0", "does not run"),
+    "old": ("echo 3.9", "is Python 3.9, and 3.11 or newer is needed"),
+    "older": ("echo 2.7", "is Python 2.7, and"),
+    "3.10": ("echo 3.10", "is Python 3.10, and"),
+    "without venv": (f'case "$*" in *ensurepip*) exit 1;; *) {REAL};; esac', "apt install python3-venv"),
+    "failing venv": (f'case "$*" in *"-m venv"*) echo "Error: read-only"; exit 1;; *) {REAL};; esac',
+                     "The set-up failed, then run make again. (Error: read-only)"),
+    "full disk": (f'case "$*" in *"-m venv"*) echo "[Errno 28] No space left on device"; exit 1;; *) {REAL};; esac',
+                  "The disk is full"),
+}
+
+
+@pytest.mark.parametrize("target", ["data", "report"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_missing_is_named_in_one_sentence(copy, tmp_path, case, target):
+    text, sentence = BROKEN[case]
+    python = script(tmp_path, "fake python", text) if text else str(tmp_path / "nowhere")
+    done = make(copy, target, f"PYTHON={python}")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0
+    assert len(said) == 1 and sentence in said[0]
+    assert not (copy / ".venv" / "set-up-in").exists()
+
+
+def test_no_package_index_is_named_and_leaves_no_stamp(copy):
+    done = make(copy, "data", f"PYTHON={sys.executable}", PIP_INDEX_URL="http://127.0.0.1:9/", PIP_EXTRA_INDEX_URL="",
+                PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="", PIP_NO_CACHE_DIR="1", PIP_RETRIES="1")
+    assert done.returncode != 0
+    assert "pip cannot reach a package index" in done.stderr
+    assert not (copy / ".venv" / "set-up-in").exists()
+
+
+FAKE = """case "$*" in
+*"%d.%d"*) echo 3.11 ;;
+*"-m venv"*) echo venv >> log; rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+*"-m pip"*) echo pip >> log; [ ! -e fail ] || { echo "ERROR: no"; exit 1; } ;;
+*"-m diffurec"*) echo run >> log ;;
+esac
+"""
+
+
+def test_set_up_once_and_repaired_when_it_has_to_be(copy, tmp_path):
+    python = script(tmp_path, "python", FAKE)
+    log = copy / "log"
+
+    def steps():
+        log.write_text("")
+        done = make(copy, "data", f"PYTHON={python}")
+        return done.returncode == 0, log.read_text().split()
+
+    new, again, nothing = ["venv", "pip", "pip", "run"], ["pip", "pip", "run"], ["run"]
+    (copy / "fail").touch()
+    assert steps() == (False, ["venv", "pip"])
+    (copy / "fail").unlink()
+    assert steps() == (True, new)               # after a failure
+    assert steps() == (True, nothing)
+    newer = (copy / ".venv" / "set-up-in").stat().st_mtime + 10
+    os.utime(copy / "requirements.txt", (newer, newer))
+    (copy / "fail").touch()
+    assert steps() == (False, ["pip"])          # an update that fails does not leave the old stamp
+    (copy / "fail").unlink()
+    os.utime(copy / "requirements.txt", (0, 0))
+    assert steps() == (True, new)
+    os.utime(copy / "requirements.txt", (newer, newer))
+    assert steps() == (True, again)
+    os.utime(copy / "requirements.txt", (0, 0))
+    (copy / ".venv" / "set-up-in").unlink()
+    assert steps() == (True, new)
+    (copy / ".venv" / "bin" / "python").unlink()
+    assert steps() == (True, new)
+    (copy / ".venv" / "set-up-in").write_text("/the/folder/before/it/was/moved\n")
+    assert steps() == (True, new)
+    assert steps() == (True, nothing)
+
+
+def test_both_parts_of_the_tests_run_and_either_fails_the_whole(copy, tmp_path):
+    fails = FAKE.replace('*"-m diffurec"*', '*"pytest -q"*) echo tests >> log; [ ! -e red ] ;;\n'
+                                            '*nbval*) echo notebooks >> log; [ ! -e stale ] ;;\n*"-m diffurec"*')
+    python = script(tmp_path, "python", fails)
+
+    def test():
+        (copy / "log").write_text("")
+        done = make(copy, "test", f"PYTHON={python}")
+        return done.returncode == 0, (copy / "log").read_text().split()[-2:]
+
+    (copy / "notebooks" / ".ipynb_checkpoints").mkdir(parents=True)
+    (copy / "notebooks" / ".ipynb_checkpoints" / "a.ipynb").touch()
+    assert test() == (True, ["run", "tests"])
+    (copy / "notebooks" / "a.ipynb").touch()
+    assert test() == (True, ["tests", "notebooks"])
+    (copy / "red").touch()
+    assert test() == (False, ["tests", "notebooks"])
+    (copy / "red").unlink()
+    (copy / "stale").touch()
+    assert test() == (False, ["tests", "notebooks"])
+
+
+def test_ci_runs_the_tests():
+    run = ROOT / ".ci" / "run"
+    assert os.access(run, os.X_OK)
+    assert run.read_text().splitlines()[-1] == "make test"
+
+
+def sanitized(text):
+    # nbval's own way of reading the file and of applying it
+    pairs = re.findall("^regex: (.*)$\n^replace: (.*)$", (ROOT / "notebooks" / "sanitize.cfg").read_text(), re.M)
+    for pattern, replacement in pairs:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("took 12.3 s, then 1.2 min and 45 ms", "took DURATION, then DURATION and DURATION"),
+    ("<object at 0x7f3a2c1d0e50>", "<object at ADDRESS>"), ("on 2026-11-24 at 03:45", "on DATE at 03:45"),
+    ("on 2026-11-24T03:45:00.5", "on DATE"), ("/home/me/diffurec/data/a.npz", "PATH/a.npz"),
+    ("HR@10 11.0 %, NDCG@10 / 5.6 %, 16 epochs, 20 steps", "HR@10 11.0 %, NDCG@10 / 5.6 %, 16 epochs, 20 steps"),
+    ("<td>1</td></tr>", "<td>1</td></tr>"), ("1/2/3 and data/cache/a", "1/2/3 and data/cache/a"),
+])
+def test_what_is_replaced_before_outputs_are_compared(text, expected):
+    assert sanitized(text) == expected
+
+
+# The notebooks as they are committed
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_notebook_is_committed_as_run_from_top_to_bottom(path):
+    assert path.stat().st_size <= 300_000
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+             if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    home = re.search(r"(?<![\w.])/(home|Users|root|tmp|private|mnt|workspace|content)/[\w.-]+", json.dumps(outputs))
+    assert home is None, f"an output shows a path of the machine it ran on: {home[0]}"
+    assert str(ROOT) not in json.dumps(outputs)
