@@ -157,6 +157,7 @@ def test_what_is_missing_is_named_in_one_sentence(copy, tmp_path, case, target):
 
 
 def test_no_package_index_is_named_and_leaves_no_stamp(copy):
+    (copy / "requirements.txt").write_text("torch==2.13.0\n")       # pip asks for each line in turn, in vain
     done = make(copy, "data", f"PYTHON={sys.executable}", PIP_INDEX_URL="http://127.0.0.1:9/", PIP_EXTRA_INDEX_URL="",
                 PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="", PIP_NO_CACHE_DIR="1", PIP_RETRIES="1")
     assert done.returncode != 0
