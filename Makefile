@@ -21,8 +21,9 @@ help:
 
 # The stamp is written last and holds this folder's path. So an interrupted set-up is not taken for a whole one, nor
 # that of a folder moved or copied, whose diffurec would be the one at the old place: `sound` is empty, .venv made anew.
+# (-E, because what is unexported above still reaches $(shell).)
 STAMP := $(VENV)/set-up-in
-sound := $(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(RUN) -c 'import pip' && echo yes; } 2>/dev/null)
+sound := $(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(RUN) -E -c 'import pip' && echo yes; } 2>/dev/null)
 ifneq ($(sound),yes)
 .PHONY: $(STAMP)
 endif

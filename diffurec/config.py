@@ -1,6 +1,7 @@
 """Settings of the model and of its training, as frozen dataclasses that refuse unknown keys."""
 
 import difflib
+import math
 from dataclasses import dataclass, fields
 
 from .diffusion import NOISE_SCHEDULES
@@ -24,6 +25,17 @@ class Config:
         if not condition:
             raise ValueError(f"{name} must be {rule}, but it is {getattr(self, name)!r}.")
 
+    def _require_whole(self, names, least=1):
+        for name in names:
+            value = getattr(self, name)
+            self._require(type(value) is int and value >= least, name, f"a whole number of at least {least}")
+
+    def _require_real(self, names, condition, rule):
+        for name in names:
+            value = getattr(self, name)
+            real = type(value) in (int, float) and math.isfinite(value)         # neither a string nor a bool
+            self._require(real and condition(value), name, f"a finite number {rule}")
+
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
@@ -45,21 +57,18 @@ class ModelConfig(Config):
     lambda_uncertainty: float = 0.001  # delta: mean and standard deviation of lambda
 
     def __post_init__(self):
-        for name in ("hidden_size", "num_blocks", "num_heads", "max_length", "num_diffusion_steps"):
-            value = getattr(self, name)
-            self._require(isinstance(value, int) and value >= 1, name, "a whole number of at least 1")
+        self._require_whole(("hidden_size", "num_blocks", "num_heads", "max_length", "num_diffusion_steps"))
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size must be divisible by num_heads, but {self.hidden_size} is not divisible by "
                 f"{self.num_heads}."
             )
         self._require(self.hidden_size % 2 == 0, "hidden_size", "even (half sines, half cosines in the step embedding)")
-        for name in ("dropout", "embedding_dropout"):
-            self._require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
-        self._require(self.embedding_std > 0, "embedding_std", "positive")
-        self._require(self.lambda_uncertainty >= 0, "lambda_uncertainty", "at least 0")
+        self._require_real(("dropout", "embedding_dropout"), lambda value: 0 <= value < 1, "of at least 0 and below 1")
+        self._require_real(("embedding_std",), lambda value: value > 0, "above 0")
+        self._require_real(("lambda_uncertainty",), lambda value: value >= 0, "of at least 0")
         self._require(
-            self.noise_schedule in NOISE_SCHEDULES, "noise_schedule", f"one of {', '.join(NOISE_SCHEDULES)}"
+            self.noise_schedule in list(NOISE_SCHEDULES), "noise_schedule", f"one of {', '.join(NOISE_SCHEDULES)}"
         )
 
 
@@ -81,17 +90,14 @@ class TrainConfig(Config):
     device: str = "auto"              # "auto" takes CUDA where there is one
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "lr_step", "eval_every", "patience"):
-            value = getattr(self, name)
-            self._require(isinstance(value, int) and value >= 1, name, "a whole number of at least 1")
-        self._require(isinstance(self.seed, int) and self.seed >= 0, "seed", "a whole number of at least 0")
-        self._require(self.learning_rate > 0, "learning_rate", "positive")
-        self._require(self.weight_decay >= 0, "weight_decay", "at least 0")
-        self._require(self.lr_gamma > 0, "lr_gamma", "positive")
-        self._require(self.grad_clip is None or self.grad_clip > 0, "grad_clip", "positive, or None for no clipping")
-        self._require(
-            self.eval_num_steps is None or self.eval_num_steps >= 1, "eval_num_steps", "at least 1, or None for all"
-        )
+        self._require_whole(("epochs", "batch_size", "lr_step", "eval_every", "patience"))
+        self._require_whole(("seed",), least=0)
+        self._require_real(("learning_rate", "lr_gamma"), lambda value: value > 0, "above 0")
+        self._require_real(("weight_decay",), lambda value: value >= 0, "of at least 0")
+        if self.grad_clip is not None:
+            self._require_real(("grad_clip",), lambda value: value > 0, "above 0, or None for no clipping")
+        if self.eval_num_steps is not None:
+            self._require_whole(("eval_num_steps",))
 
 
 # DiffuRec as its authors train it, initial embeddings included; validation every 20 epochs, patience 5.

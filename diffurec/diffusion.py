@@ -94,11 +94,14 @@ class GaussianDiffusion(nn.Module):
     def respaced_steps(self, num_steps=None):
         """The reverse process's steps from T-1 down, `num_steps` of them evenly spaced; None takes all.
 
-        The noisiest step is always among them: the process starts from pure noise. ValueError outside 1..T.
+        The noisiest step is always among them: the process starts from pure noise. ValueError for anything but a
+        whole number in 1..T.
         """
         num_steps = self.num_steps if num_steps is None else num_steps
-        if not 1 <= num_steps <= self.num_steps:
-            raise ValueError(f"num_steps must lie between 1 and {self.num_steps}, but it is {num_steps}.")
+        if type(num_steps) is not int or not 1 <= num_steps <= self.num_steps:
+            raise ValueError(
+                f"num_steps must be a whole number between 1 and {self.num_steps}, but it is {num_steps!r}."
+            )
         if num_steps == 1:
             return [self.num_steps - 1]
         return np.linspace(self.num_steps - 1, 0, num_steps).round().astype(int).tolist()

@@ -31,18 +31,20 @@ def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
     lengths = examples.lengths
     on_device = examples.to(model.device)
     ranks = torch.zeros(len(examples), dtype=torch.float64, device=model.device)
-    training = getattr(model, "training", False)
+    training = getattr(model, "training", False)                                 # a baseline has no such mode
     if training:
         model.eval()
-    for number, index in enumerate(length_batches(lengths, batch_size)):
-        if number % distributed.world_size() != distributed.rank():
-            continue
-        generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
-        histories, targets = on_device.gather(index.to(model.device), int(lengths[index].max()))
-        prediction = model.predict(histories, generator=generator, **sampling)
-        ranks[index.to(model.device)] = expected_ranks(model, prediction, targets)
-    if training:
-        model.train()
+    try:
+        for number, index in enumerate(length_batches(lengths, batch_size)):
+            if number % distributed.world_size() != distributed.rank():
+                continue
+            generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
+            histories, targets = on_device.gather(index.to(model.device), int(lengths[index].max()))
+            prediction = model.predict(histories, generator=generator, **sampling)
+            ranks[index.to(model.device)] = expected_ranks(model, prediction, targets)
+    finally:
+        if training:
+            model.train()
     return distributed.sum_over_processes(ranks).cpu().numpy()
 
 
@@ -50,6 +52,7 @@ def expected_ranks(model, prediction, targets):
     """1 + items scored above the target + half the others scored equal. prediction: [B, ...], targets: [B] -> [B] float64.
 
     The target's own score is read from the same product as its rivals', so rounding cannot tell them apart.
+    FloatingPointError if any score is not finite.
     """
     spans = [(i, min(i + ITEM_CHUNK, model.num_items + 1)) for i in range(1, model.num_items + 1, ITEM_CHUNK)]
     # One chunk is kept for both passes; several are scored twice, so that only one is in memory at a time.
@@ -58,21 +61,26 @@ def expected_ranks(model, prediction, targets):
     def chunks():
         return zip(spans, kept or (model.score_items(prediction, *span) for span in spans))
 
-    own = 0
+    own, finite = 0, True
     for (first, last), scores in chunks():
+        finite = torch.stack(scores.aminmax()).isfinite().all() & finite         # the extremes are NaN if any is
         index = (targets - first).clamp(0, last - first - 1).unsqueeze(1)
         here = ((targets >= first) & (targets < last)).unsqueeze(1)
         own = torch.where(here, scores.gather(1, index), own)                    # [B, 1]
+    if not finite:
+        raise FloatingPointError("The model gives scores that are not finite; it cannot be ranked.")
     above = torch.zeros(len(targets), dtype=torch.float64, device=targets.device)
     equal = torch.zeros_like(above)
     for _, scores in chunks():
         above += (scores > own).sum(1)
         equal += (scores == own).sum(1)
-    if not torch.isfinite(own).all():
-        raise FloatingPointError("The model gives scores that are not finite; it cannot be ranked.")
     return 1 + above + (equal - 1) / 2
 
 
 def stream_seed(*parts):
-    """A 63-bit seed for one of many independent random streams, named by whole numbers such as (seed, epoch, rank)."""
+    """A 63-bit seed for one of many independent random streams, named by whole numbers such as (seed, epoch, rank).
+
+    Zeros at the end of a name do not count (numpy's SeedSequence adds them), so names that only they tell apart share
+    a stream: (seed, 5) of an evaluation and (seed, 5, 0) of a training do, which use it for unrelated things.
+    """
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,7 +1,9 @@
 """DiffuRec (Li, Sun, Li 2023): a Transformer that reconstructs the next item's embedding from noise and a history."""
 
 import math
+import reprlib
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -173,11 +175,13 @@ class DiffuRec(nn.Module):
 
         histories: a list of id sequences of any lengths (the latest `max_length` count), or a left-padded tensor
         [B, L]. Items already in the history are not removed, as in the evaluation of the papers.
-        Runs in evaluation mode. ValueError for empty or all-padding histories, ids outside 1..num_items, or a k
-        outside 1..num_items.
+        Runs in evaluation mode. ValueError for empty or all-padding histories, ids that are no whole numbers in
+        1..num_items, or a k that is none.
         """
-        if not 1 <= k <= self.num_items:
-            raise ValueError(f"k must lie between 1 and the {self.num_items} items of the catalogue, but it is {k}.")
+        if type(k) is not int or not 1 <= k <= self.num_items:
+            raise ValueError(
+                f"k must be a whole number between 1 and the {self.num_items} items of the catalogue, but it is {k!r}."
+            )
         histories = self._left_padded(histories)
         training = self.training
         self.eval()
@@ -197,19 +201,23 @@ class DiffuRec(nn.Module):
 
     def _left_padded(self, histories):
         """Checks histories and left-pads them to [B, L], L the longest but at most max_length."""
-        rows = [row.cpu() if isinstance(row, torch.Tensor) else torch.tensor(row) for row in histories]
+        rows = [row.numpy(force=True) if isinstance(row, torch.Tensor) else row for row in histories]
         if not rows:
             raise ValueError("histories is empty; give at least one history.")
         for user, row in enumerate(rows):
-            if row.dim() != 1 or row.numel() and (row.is_floating_point() or row.is_complex()):
-                raise ValueError(f"History {user} is not a sequence of whole item ids.")
-            if row.numel() and (row.min() < 0 or row.max() > self.num_items):
+            try:
+                ids = np.asarray(row)
+            except ValueError:                                                   # sequences within a sequence
+                ids = np.asarray(row, dtype=object)
+            if ids.ndim != 1 or ids.size and ids.dtype.kind not in "iu":
+                raise ValueError(f"History {user} must be a sequence of whole item ids, but it is {reprlib.repr(row)}.")
+            if ids.size and (ids.min() < 0 or ids.max() > self.num_items):
                 raise ValueError(
                     f"History {user} holds an item id outside 1..{self.num_items} "
-                    f"(smallest {row.min()}, largest {row.max()}); ids are those of the data set the model knows."
+                    f"(smallest {ids.min()}, largest {ids.max()}); ids are those of the data set the model knows."
                 )
-            if not (row != 0).any():
+            if not ids.any():
                 raise ValueError(f"History {user} holds no item; a recommendation needs at least one.")
-        rows = [row[row != 0][-self.max_length:].long() for row in rows]
+            rows[user] = torch.from_numpy(ids[ids != 0][-self.max_length:].astype(np.int64))
         length = max(len(row) for row in rows)
         return torch.stack([F.pad(row, (length - len(row), 0)) for row in rows]).to(self.device)

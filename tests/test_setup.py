@@ -208,6 +208,16 @@ def test_set_up_once_and_repaired_when_it_has_to_be(copy, tmp_path):
     assert steps() == (True, nothing)
 
 
+def test_what_the_caller_has_set_for_python_does_not_reach_it(copy, tmp_path):
+    refuses = 'case "$*" in *-E*) ;; *) [ -z "$PYTHONHOME$PIP_TARGET" ] || exit 1 ;; esac\n'
+    python = script(tmp_path, "python", refuses + FAKE)
+    for expected in (["venv", "pip", "pip", "run"], ["run"]):
+        (copy / "log").write_text("")
+        done = make(copy, "data", f"PYTHON={python}", PYTHONHOME="/nowhere", PIP_TARGET="elsewhere")
+        assert done.returncode == 0
+        assert (copy / "log").read_text().split() == expected
+
+
 def test_both_parts_of_the_tests_run_and_either_fails_the_whole(copy, tmp_path):
     fails = FAKE.replace('*"-m diffurec"*', '*"pytest -q"*) echo tests >> log; [ ! -e red ] ;;\n'
                                             '*nbval*) echo notebooks >> log; [ ! -e stale ] ;;\n*"-m diffurec"*')
