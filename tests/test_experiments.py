@@ -267,9 +267,9 @@ def test_the_grids_of_the_repository_can_be_read():
     for path in experiments.GRIDS.glob("*.toml"):
         name, title, parameters, axes = experiments.read_grid(path.stem)
         assert (name, bool(title)) == (path.stem, True)
-    cells = experiments.expand(experiments.read_grid("published"),
-                               {"dataset": "", "epochs": 0, "eval_every": 0, "seed": 0}, Path("out"), Path("elsewhere"))
-    assert [cell.name for cell in cells] == [
+    cells = {path.stem: experiments.expand(experiments.read_grid(path.stem), experiments.read_parameters(experiments.NOTEBOOK),
+                                           Path("out"), Path("elsewhere")) for path in experiments.GRIDS.glob("*.toml")}
+    assert [cell.name for cell in cells["published"]] == [
         f"{dataset}_seed-{seed}" for dataset in ("amazon-toys", "amazon-beauty") for seed in range(3)]
 
 
