@@ -1,5 +1,6 @@
 """One process or several under torchrun: who am I, and sums over all. With one process everything here is the identity."""
 
+import atexit
 import os
 
 import torch
@@ -15,6 +16,7 @@ def start(device):
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)         # its threads, left running, abort the process at its exit
     return device
 
 
