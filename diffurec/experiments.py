@@ -10,8 +10,9 @@ GRID names a file in notebooks/experiments/grids (without .toml) or is the path 
     [axes]                  # optional: the cells are the product of these lists, in this order
     seed = [0, 1, 2]
 
-A cell is DIR/CELL.ipynb, .html and .json; the .json comes last, so a cell is finished when it is there. Launching again
-skips the finished cells, and the others go on from their checkpoints. Everything is checked before anything runs.
+A cell is DIR/CELL.ipynb, .json and .html, in this order: it is finished when its .json is there, and of a finished cell
+that lacks its page only the page is made. Launching again skips the finished cells, and the others go on from their
+checkpoints. Everything is checked before anything runs.
 """
 
 import argparse
@@ -188,7 +189,7 @@ def first_difference(result, cell):
 
 
 def is_finished(cell):
-    """Whether the three files of the cell are there; LaunchError if its .json is of other parameters or damaged."""
+    """Whether the cell's notebook and result are there; LaunchError if its .json is of other parameters or damaged."""
     result = cell.file(".json")
     if not result.exists():
         return False
@@ -199,7 +200,7 @@ def is_finished(cell):
     if difference is not None:
         raise LaunchError(f"{result} was made with {difference}; choose another --out, or remove the files of "
                           f"{cell.name} there and {cell.checkpoint}.")
-    return all(cell.file(ending).exists() for ending in (".ipynb", ".html"))
+    return cell.file(".ipynb").exists()
 
 
 @contextmanager
@@ -223,8 +224,8 @@ class ThisInterpreter(AsyncKernelManager):
 
 
 def run_cell(cell, notebook, root, device):
-    """Executes the notebook and puts the three files of the cell in place; CellError if it fails."""
-    executed, page, result = (cell.file(f".partial.{kind}") for kind in ("ipynb", "html", "json"))
+    """Executes the notebook and puts the cell's notebook and result in place; CellError if it fails."""
+    executed, result = cell.file(".partial.ipynb"), cell.file(".partial.json")
     failed = cell.file(".failed.ipynb")
     try:
         result.unlink(missing_ok=True)                      # what is there afterwards was written by this run
@@ -241,13 +242,22 @@ def run_cell(cell, notebook, root, device):
             raise CellError(reason) from error
         _tidy(executed)
         executed.replace(cell.file(".ipynb"))
-        export_html(cell.file(".ipynb"), page)
-        page.replace(cell.file(".html"))
+        cell.file(".html").unlink(missing_ok=True)          # that of an earlier run would be taken for this one's
         result.replace(cell.file(".json"))
         failed.unlink(missing_ok=True)
     finally:
-        for path in (executed, page, result):
+        for path in (executed, result):
             path.unlink(missing_ok=True)
+
+
+def write_page(cell):
+    """Makes the page of a finished cell from its notebook."""
+    page = cell.file(".partial.html")
+    try:
+        export_html(cell.file(".ipynb"), page)
+        page.replace(cell.file(".html"))
+    finally:
+        page.unlink(missing_ok=True)
 
 
 def _execute(cell, notebook, executed, root, where):
@@ -303,7 +313,7 @@ def _last_line(error):
 
 def run_cells(cells, notebook, root, device):
     """Runs the cells that are not finished, one after another; the exit code: 0, 1 (some failed), 3 (some left out)."""
-    todo = [cell for cell in cells if not is_finished(cell)]
+    todo = [cell for cell in cells if not (is_finished(cell) and cell.file(".html").exists())]
     for cell in cells:
         if cell not in todo:
             _say(f"{cell.name}: skipped, finished before. To run it again delete {cell.file('.json')}; to train it "
@@ -313,11 +323,15 @@ def run_cells(cells, notebook, root, device):
         label = f"[{number}/{len(todo)}] {cell.name}:"
         try:
             with locked(cell):
-                if is_finished(cell):
+                if not is_finished(cell):
+                    _say(f"{label} starts.")
+                    run_cell(cell, notebook, root, device)
+                elif cell.file(".html").exists():
                     _say(f"{label} skipped, another launch has finished it meanwhile.")
                     continue
-                _say(f"{label} starts.")
-                run_cell(cell, notebook, root, device)
+                else:
+                    _say(f"{label} finished before, only its page is missing.")
+                write_page(cell)
             outcome = f"finished, {cell.file('.html')}"
         except CellBusy:
             _say(f"{label} left out, another launch is running it.")

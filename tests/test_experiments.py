@@ -156,15 +156,19 @@ def test_failing_cells_among_good_ones_then_a_second_launch(lab, tmp_path, monke
     assert not [name for name in lab.files() if "failed" in name or "partial" in name] and len(lab.files()) == 15
 
 
-def test_a_grid_without_axes_is_one_cell_and_unfinished_without_its_page(lab, monkeypatch, capsys):
+def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_page_is_made(lab, monkeypatch, capsys):
     lab.write("quick", 'title = "Quick"')
     with monkeypatch.context() as patch:
         patch.setattr(experiments, "export_html", lambda notebook, page: 1 / 0)
         assert lab.run("quick") == 1
     assert "FAILED. ZeroDivisionError" in capsys.readouterr().out
-    assert lab.files() == ["quick.ipynb"]
+    assert lab.files() == ["quick.ipynb", "quick.json"]
+    before = (lab.out / "quick.json").stat().st_mtime_ns
     assert lab.run("quick") == 0
+    said = capsys.readouterr().out
+    assert "only its page is missing" in said and "starts" not in said
     assert lab.files() == ["quick.html", "quick.ipynb", "quick.json"]
+    assert (lab.out / "quick.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("text, parts", [
