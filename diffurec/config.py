@@ -2,9 +2,9 @@
 
 import difflib
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from .diffusion import NOISE_SCHEDULES
+from .diffusion import NOISE_SCHEDULES, OFFSET_NOISES
 
 
 class Config:
@@ -24,6 +24,9 @@ class Config:
     def _require(self, condition, name, rule):
         if not condition:
             raise ValueError(f"{name} must be {rule}, but it is {getattr(self, name)!r}.")
+
+    def _require_choice(self, name, choices):
+        self._require(getattr(self, name) in list(choices), name, f"one of {', '.join(choices)}")
 
     def _require_whole(self, names, least=1):
         for name in names:
@@ -55,6 +58,11 @@ class ModelConfig(Config):
     num_diffusion_steps: int = 32     # T
     noise_schedule: str = "truncated_linear"
     lambda_uncertainty: float = 0.001  # delta: mean and standard deviation of lambda
+    activation: str = "gelu"          # of the feed-forward: "gelu" (by tanh) or "relu"
+    # The extensions of DiffuRecSys (Zolghadr et al. 2024), off by default
+    cross_attention: bool = False     # instead of the sum (eq. 16)
+    offset_noise: str = "none"        # or "constant" (eq. 17), "shared", "elementwise"
+    offset_strength: float = 0.1
 
     def __post_init__(self):
         self._require_whole(("hidden_size", "num_blocks", "num_heads", "max_length", "num_diffusion_steps"))
@@ -67,9 +75,11 @@ class ModelConfig(Config):
         self._require_real(("dropout", "embedding_dropout"), lambda value: 0 <= value < 1, "of at least 0 and below 1")
         self._require_real(("embedding_std",), lambda value: value > 0, "above 0")
         self._require_real(("lambda_uncertainty",), lambda value: value >= 0, "of at least 0")
-        self._require(
-            self.noise_schedule in list(NOISE_SCHEDULES), "noise_schedule", f"one of {', '.join(NOISE_SCHEDULES)}"
-        )
+        self._require_real(("offset_strength",), lambda value: value >= 0, "of at least 0")
+        self._require(type(self.cross_attention) is bool, "cross_attention", "True or False")
+        self._require_choice("noise_schedule", NOISE_SCHEDULES)
+        self._require_choice("offset_noise", OFFSET_NOISES)
+        self._require_choice("activation", ("gelu", "relu"))
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class TrainConfig(Config):
     patience: int = 5                 # validations without a better NDCG@10 before training stops
     seed: int = 0
     device: str = "auto"              # "auto" takes CUDA where there is one
+    precision: str = "float32"        # of the forward pass in training; "bfloat16" is autocast
 
     def __post_init__(self):
         self._require_whole(("epochs", "batch_size", "lr_step", "eval_every", "patience"))
@@ -98,9 +109,43 @@ class TrainConfig(Config):
             self._require_real(("grad_clip",), lambda value: value > 0, "above 0, or None for no clipping")
         if self.eval_num_steps is not None:
             self._require_whole(("eval_num_steps",))
+        self._require_choice("precision", ("float32", "bfloat16"))
 
 
-# DiffuRec as its authors train it, initial embeddings included; validation every 20 epochs, patience 5.
-PRESETS = {
-    "diffurec-paper": (ModelConfig(embedding_std=1.0), TrainConfig(seed=1997)),
+# What each variant adds to DiffuRec, and the settings it can be run with. Zolghadr et al. train with the settings of their
+# text; their code has hidden_size 256, batch 512 and GELU. Every how many epochs they validate only the code says.
+VARIANTS = {
+    "baseline": {},
+    "cross-attention": {"cross_attention": True},                                  # V1
+    "offset-noise": {"offset_noise": "constant"},
+    "diffurecsys": {"cross_attention": True, "offset_noise": "constant"},          # V2
 }
+SETTINGS = {
+    "li2023": (ModelConfig(embedding_std=1.0), TrainConfig(seed=1997)),
+    "zolghadr2024": (
+        ModelConfig(max_length=100, embedding_std=1.0, activation="relu"),
+        TrainConfig(epochs=41, batch_size=1024, weight_decay=1e-4, lr_step=30, eval_every=8),
+    ),
+    "laptop": (
+        ModelConfig(hidden_size=64, num_blocks=2, max_length=20), TrainConfig(epochs=4, eval_every=1, eval_num_steps=1)
+    ),
+}
+PRESETS = {
+    (variant, name): (replace(model, **changes), training)
+    for variant, changes in VARIANTS.items() for name, (model, training) in SETTINGS.items()
+}
+
+
+def configure_run(parameters):
+    """(ModelConfig, TrainConfig) of a run: its variant at its settings, with every other setting that is not None.
+
+    parameters: a mapping with "variant", "settings" and any of the settings of both classes; what else it holds is left
+    alone. ValueError for a variant, settings or a value that is not to be had.
+    """
+    for name, known in (("variant", VARIANTS), ("settings", SETTINGS)):
+        if parameters[name] not in list(known):
+            raise ValueError(f"There is no {name} {parameters[name]!r}; take one of {', '.join(known)}.")
+    return tuple(
+        replace(config, **{f.name: parameters[f.name] for f in fields(config) if parameters.get(f.name) is not None})
+        for config in PRESETS[parameters["variant"], parameters["settings"]]
+    )

@@ -51,14 +51,18 @@ def truncated_cosine(num_steps):
     return np.concatenate([[1 - alpha_bar(0)], shifted])
 
 
+# Readings of "offset noise", the noise of the forward process (`GaussianDiffusion.draw_noise`); "none" is plain noise.
+OFFSET_NOISES = ("none", "constant", "shared", "elementwise")
+
 NOISE_SCHEDULES = {f.__name__: f for f in (truncated_linear, linear, cosine, sqrt, truncated_cosine)}
 
 
 class GaussianDiffusion(nn.Module):
     """q(x_t | x_0), the posterior q(x_{t-1} | x_t, x_0) and the steps of the reverse process, on the model's device."""
 
-    def __init__(self, num_steps=32, noise_schedule="truncated_linear"):
+    def __init__(self, num_steps=32, noise_schedule="truncated_linear", offset_noise="none", offset_strength=0.1):
         super().__init__()
+        self.offset_noise, self.offset_strength = offset_noise, offset_strength
         betas = NOISE_SCHEDULES[noise_schedule](num_steps)                     # [T], b_s
         alphas_cumprod = np.cumprod(1 - betas)                                 # [T], A_s
         if not ((betas > 0).all() and (betas <= 1).all()):
@@ -68,6 +72,25 @@ class GaussianDiffusion(nn.Module):
         self.register_buffer("betas", torch.tensor(betas, dtype=torch.float32), persistent=False)
         self.register_buffer("alphas_cumprod", torch.tensor(alphas_cumprod, dtype=torch.float32), persistent=False)
         self._alphas_cumprod = alphas_cumprod                                  # float64, for the coefficients
+
+    def draw_noise(self, shape, generator=None):
+        """eps of the forward process, shape [..., d]: N(0, I) moved by offset noise of strength r, if that is on.
+
+        constant: eps + r, so N(r 1, I): Zolghadr et al. 2024, eq. 17, with c = 1 and r = 0.1.
+        shared: eps + r xi with one xi ~ N(0, 1) per example over all its dimensions, as in image diffusion: I + r^2 11^T.
+        elementwise: eps + r xi with a xi for every element, what the released code did: N(0, (1 + r^2) I), no offset.
+        With r = 0, as with "none", the draws are those of plain noise and nothing more is drawn. The reverse process
+        draws plain noise always.
+        """
+        def randn(*shape):
+            return torch.randn(shape, generator=generator, device=self.betas.device)
+
+        noise = randn(*shape)
+        if self.offset_noise == "none" or self.offset_strength == 0:
+            return noise
+        if self.offset_noise == "constant":
+            return noise + self.offset_strength
+        return noise + self.offset_strength * (randn(*shape[:-1], 1) if self.offset_noise == "shared" else randn(*shape))
 
     def q_sample(self, x_start, t, noise):
         """x_s = sqrt(A_s) x_0 + sqrt(1 - A_s) eps. x_start, noise: [B, d]; t: [B] in 0..T-1."""

@@ -1,7 +1,14 @@
-"""DiffuRec (Li, Sun, Li 2023): a Transformer that reconstructs the next item's embedding from noise and a history."""
+"""DiffuRec (Li, Sun, Li 2023): a Transformer that reconstructs the next item's embedding from noise and a history.
+
+DiffuRecSys (Zolghadr, Winther, Jeha 2024) is the same model with two settings changed: `cross_attention`, here, and
+`offset_noise`, in diffusion.py.
+"""
 
 import math
 import reprlib
+from dataclasses import replace
+from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +19,7 @@ from .config import ModelConfig
 from .diffusion import GaussianDiffusion
 
 ITEM_CHUNK = 1 << 16  # items scored at a time, so that memory does not grow with the catalogue
+ACTIVATIONS = {"gelu": lambda: nn.GELU(approximate="tanh"), "relu": nn.ReLU}
 
 
 class Attention(nn.Module):
@@ -25,13 +33,24 @@ class Attention(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size)
         nn.init.xavier_normal_(self.out.weight)
 
-    def forward(self, queries, memory, key_mask=None):
-        """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
+    def _heads(self, queries, memory, key_mask):
+        """Queries [B, H, Q, d/H], keys and values [B, H, L, d/H], and the mask for all queries [B, 1, 1, L] or None."""
         split = lambda x: x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # noqa: E731  [B, ., d] -> [B, H, ., d/H]
         key, value = self.key_value(memory).chunk(2, dim=-1)
-        mask = None if key_mask is None else key_mask[:, None, None, :]           # [B, 1, 1, L]: the same for all queries
-        heads = F.scaled_dot_product_attention(split(self.query(queries)), split(key), split(value), attn_mask=mask)
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        return split(self.query(queries)), split(key), split(value), mask
+
+    def forward(self, queries, memory, key_mask=None):
+        """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
+        query, key, value, mask = self._heads(queries, memory, key_mask)
+        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(heads.transpose(1, 2).flatten(2))
+
+    def weights(self, queries, memory, key_mask=None):
+        """softmax(q . k / sqrt(d/H)), what `forward` weighs the values by: [B, H, Q, L], each row adding up to 1."""
+        query, key, _, mask = self._heads(queries, memory, key_mask)
+        scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
+        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
 
 
 class Block(nn.Module):
@@ -43,7 +62,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(d, eps=1e-12)
         self.attention = Attention(d, config.num_heads)
         self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
-        self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(approximate="tanh"), nn.Linear(4 * d, d))
+        self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), ACTIVATIONS[config.activation](), nn.Linear(4 * d, d))
         self.dropout = nn.Dropout(config.dropout)
         nn.init.xavier_normal_(self.feed_forward[0].weight)
         nn.init.xavier_normal_(self.feed_forward[2].weight)
@@ -93,6 +112,13 @@ class Approximator(nn.Module):
         return self.norm(self.dropout(last))
 
 
+class Ensemble(NamedTuple):
+    """E predictions for each of B histories, and what makes a distribution over the catalogue of each one's scores."""
+
+    x_start: torch.Tensor         # [B, E, d]
+    log_normalizer: torch.Tensor  # [B, E], log sum_j exp(x_0 . e_j)
+
+
 class DiffuRec(nn.Module):
     """The whole model over a catalogue of `num_items` items, numbered from 1; 0 is padding, never scored.
 
@@ -111,9 +137,14 @@ class DiffuRec(nn.Module):
             self.item_embedding.weight[0] = 0
         self.history_dropout = nn.Dropout(config.embedding_dropout)
         self.history_norm = nn.LayerNorm(d, eps=1e-12)
-        self.diffusion = GaussianDiffusion(config.num_diffusion_steps, config.noise_schedule)
+        self.diffusion = GaussianDiffusion(
+            config.num_diffusion_steps, config.noise_schedule, config.offset_noise, config.offset_strength
+        )
         self.step_embedding = StepEmbedding(d, config.num_diffusion_steps)
         self.approximator = Approximator(config)
+        # Last, so that the other weights start alike with and without it.
+        self.cross_attention = Attention(d, config.num_heads) if config.cross_attention else None
+        self.cross_dropout = nn.Dropout(config.dropout)
 
     @property
     def device(self):
@@ -135,10 +166,40 @@ class DiffuRec(nn.Module):
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.item_embedding.weight.dtype)
         return delta * (1 + noise)
 
-    def predict_x_start(self, embedded, key_mask, x_t, t, lambda_):
-        """x_0_hat = f(z), z_i = e_i + l_i (x_s + d_s). embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, d]."""
+    def item_distributions(self, embedded, key_mask, x_t, t, lambda_):
+        """z_1..z_n, where the noisy target meets the history. embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, L, d].
+
+        The sum (Li et al. 2023): z_i = e_i + l_i (x_s + d_s).
+        Cross-attention (Zolghadr et al. 2024, eq. 16): z_i = e_i + CrossAttention(query l_i (x_s + d_s), keys and values
+        e_1..e_n). The equation leaves open which is which; the target asks and the history answers, as in the released
+        code, because with the target as the only key the softmax would be 1 and nothing would be weighed. It leaves
+        open a residual too. There is one, around the history: the queries of two positions differ by their l alone, so
+        that without e_i all z_i would be nearly one vector, and nothing would tell which item was the last. Eq. 16
+        stands where the sum stood, before the blocks, so that each block reads the one before it and learns (in the
+        released code each reads the history again, and only the last one is used). Attention is the scaled dot-product
+        softmax over the items, and padding is masked.
+        """
         target = (x_t + self.step_embedding(t)).unsqueeze(1)                     # [B, 1, d]
-        return self.approximator(torch.addcmul(embedded, lambda_, target), key_mask)
+        if self.cross_attention is None:
+            return torch.addcmul(embedded, lambda_, target)
+        return embedded + self.cross_dropout(self.cross_attention(lambda_ * target, embedded, key_mask))
+
+    def predict_x_start(self, embedded, key_mask, x_t, t, lambda_):
+        """x_0_hat = f(z_1..z_n). embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, d]."""
+        return self.approximator(self.item_distributions(embedded, key_mask, x_t, t, lambda_), key_mask)
+
+    @torch.no_grad()
+    def cross_attention_weights(self, histories, x_t, t, generator=None):
+        """How much each position asks of each item of the history: [B, H, L, L], rows adding up to 1, padding 0.
+
+        histories: [B, L] left-padded ids; x_t: [B, d]; t: [B]. ValueError for a model without cross-attention.
+        """
+        if self.cross_attention is None:
+            raise ValueError("This model has no cross-attention; make it with ModelConfig(cross_attention=True).")
+        embedded, key_mask = self.embed_history(histories)
+        target = (x_t + self.step_embedding(t)).unsqueeze(1)
+        queries = self.draw_lambda(embedded.shape, generator) * target
+        return self.cross_attention.weights(queries, embedded, key_mask)
 
     def forward(self, histories, targets, t, noise, generator=None):
         """Cross-entropy of x_0_hat . e_j over the catalogue, per example: [B].
@@ -153,28 +214,58 @@ class DiffuRec(nn.Module):
         return F.cross_entropy(logits, targets - 1, reduction="none")
 
     @torch.no_grad()
-    def predict(self, histories, num_steps=None, generator=None):
-        """The reverse process: left-padded ids [B, L] -> reconstructed target embeddings x_0 [B, d]."""
+    def predict(self, histories, num_steps=None, generator=None, ensemble=None):
+        """The reverse process: left-padded ids [B, L] -> reconstructed target embeddings x_0 [B, d].
+
+        With `ensemble` = E it is run E times, in a single step unless num_steps says otherwise (Zolghadr et al. 2024,
+        Algorithm 3) -> Ensemble.
+        """
         embedded, key_mask = self.embed_history(histories)
-        x_t = torch.randn(
-            (len(histories), self.config.hidden_size), generator=generator, device=self.device, dtype=embedded.dtype
-        )
 
         def predict_x_start(x_t, t):
             return self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
 
-        return self.diffusion.p_sample_loop(predict_x_start, x_t, num_steps, generator)
+        def sample(num_steps):
+            x_t = torch.randn(
+                (len(histories), self.config.hidden_size), generator=generator, device=self.device, dtype=embedded.dtype
+            )
+            return self.diffusion.p_sample_loop(predict_x_start, x_t, num_steps, generator)
+
+        if ensemble is None:
+            return sample(num_steps)
+        if type(ensemble) is not int or ensemble < 1:
+            raise ValueError(f"ensemble must be a whole number of at least 1, or None, but it is {ensemble!r}.")
+        x_start = torch.stack([sample(num_steps or 1) for _ in range(ensemble)], dim=1)  # [B, E, d]
+        log_normalizer = torch.full(x_start.shape[:2], -math.inf, dtype=x_start.dtype, device=self.device)
+        for first, last in self.item_chunks():
+            chunk = torch.stack([self.score_items(x, first, last).logsumexp(1) for x in x_start.unbind(1)], dim=1)
+            log_normalizer = torch.logaddexp(log_normalizer, chunk)
+        return Ensemble(x_start, log_normalizer)
+
+    def item_chunks(self):
+        """(first, last) of the items 1..num_items in chunks of at most ITEM_CHUNK, last not included."""
+        return [(i, min(i + ITEM_CHUNK, self.num_items + 1)) for i in range(1, self.num_items + 1, ITEM_CHUNK)]
 
     @torch.no_grad()
     def score_items(self, prediction, first, last):
-        """Rounding: x_0 . e_j for the items first..last-1. prediction: [B, d] -> [B, last - first]."""
-        return prediction @ self.item_embedding.weight[first:last].T
+        """Scores of the items first..last-1 -> [B, last - first].
 
-    def recommend(self, histories, k=20, num_steps=None, generator=None):
+        Rounding, for a prediction [B, d]: x_0 . e_j. For an Ensemble: the log of the mean over its members of
+        softmax_j(x_0 . e_j), which ranks as the mean does and does not underflow.
+        """
+        if not isinstance(prediction, Ensemble):
+            return prediction @ self.item_embedding.weight[first:last].T
+        members = zip(prediction.x_start.unbind(1), prediction.log_normalizer.unbind(1))
+        log_shares = (self.score_items(x, first, last) - z.unsqueeze(1) for x, z in members)
+        return reduce(torch.logaddexp, log_shares) - math.log(prediction.x_start.shape[1])
+
+    def recommend(self, histories, k=20, num_steps=None, generator=None, ensemble=None):
         """The k best items per history and their scores x_0 . e_j: ([B, k] ids, [B, k]), best first.
 
         histories: a list of id sequences of any lengths (the latest `max_length` count), or a left-padded tensor
         [B, L]. Items already in the history are not removed, as in the evaluation of the papers.
+        ensemble=E averages the distributions over the catalogue of E predictions, in one step each unless num_steps
+        says otherwise (Algorithm 3); the scores are then logs of mean probabilities.
         Runs in evaluation mode. ValueError for empty or all-padding histories, ids that are no whole numbers in
         1..num_items, or a k that is none.
         """
@@ -186,13 +277,13 @@ class DiffuRec(nn.Module):
         training = self.training
         self.eval()
         try:
-            prediction = self.predict(histories, num_steps, generator)
+            prediction = self.predict(histories, num_steps, generator, ensemble)
         finally:
             self.train(training)
         scores = torch.empty(len(histories), 0, device=self.device)
         items = torch.empty(len(histories), 0, dtype=torch.long, device=self.device)
-        for first in range(1, self.num_items + 1, ITEM_CHUNK):
-            chunk = self.score_items(prediction, first, min(first + ITEM_CHUNK, self.num_items + 1))
+        for first, last in self.item_chunks():
+            chunk = self.score_items(prediction, first, last)
             best, index = chunk.topk(min(k, chunk.shape[1]), dim=1)
             scores, items = torch.cat([scores, best], dim=1), torch.cat([items, index + first], dim=1)
             scores, index = scores.topk(min(k, scores.shape[1]), dim=1)
@@ -221,3 +312,14 @@ class DiffuRec(nn.Module):
             rows[user] = torch.from_numpy(ids[ids != 0][-self.max_length:].astype(np.int64))
         length = max(len(row) for row in rows)
         return torch.stack([F.pad(row, (length - len(row), 0)) for row in rows]).to(self.device)
+
+
+class DiffuRecSys(DiffuRec):
+    """DiffuRecSys (Zolghadr, Winther, Jeha 2024): DiffuRec with cross-attention and offset noise, whatever else `config` says.
+
+    A reading of offset noise that `config` names is kept; otherwise it is the paper's, "constant".
+    """
+
+    def __init__(self, num_items, config=ModelConfig()):
+        reading = "constant" if config.offset_noise == "none" else config.offset_noise
+        super().__init__(num_items, replace(config, cross_attention=True, offset_noise=reading))

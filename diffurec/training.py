@@ -98,9 +98,11 @@ def _train_epoch(run, lengths, examples, epoch):
     for number, index in enumerate(batches, start=1):
         histories, targets = examples.gather(index.to(device), int(lengths[index].max()))
         t = torch.randint(model.diffusion.num_steps, (len(index),), generator=noise_stream, device=device)
-        noise = torch.randn(len(index), model.config.hidden_size, generator=noise_stream, device=device)
+        noise = model.diffusion.draw_noise((len(index), model.config.hidden_size), noise_stream)
         mine = slice(rank, None, world)
-        loss = run.parallel(histories[mine], targets[mine], t[mine], noise[mine]).sum() / len(index)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            losses_here = run.parallel(histories[mine], targets[mine], t[mine], noise[mine])
+        loss = losses_here.sum() / len(index)
         run.optimizer.zero_grad(set_to_none=True)
         (loss * world).backward()                                                # DDP divides the gradients by world
         if config.grad_clip is not None:

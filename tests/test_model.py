@@ -656,7 +656,7 @@ def test_from_dict_checks_the_values_too():
 
 
 def test_the_papers_preset_has_the_papers_settings():
-    model, training = PRESETS["diffurec-paper"]
+    model, training = PRESETS["baseline", "li2023"]
     assert (model.hidden_size, model.num_blocks, model.num_heads, model.max_length) == (128, 4, 4, 50)
     assert (model.dropout, model.embedding_dropout, model.embedding_std) == (0.1, 0.3, 1.0)
     assert (model.num_diffusion_steps, model.noise_schedule) == (32, "truncated_linear")
