@@ -5,7 +5,7 @@ import torch
 
 from . import distributed
 from .metrics import mean_metrics
-from .model import ITEM_CHUNK
+from .model import item_chunks
 from .splits import leave_one_out, length_batches
 
 
@@ -54,7 +54,7 @@ def expected_ranks(model, prediction, targets):
     The target's own score is read from the same product as its rivals', so rounding cannot tell them apart.
     FloatingPointError if any score is not finite.
     """
-    spans = [(i, min(i + ITEM_CHUNK, model.num_items + 1)) for i in range(1, model.num_items + 1, ITEM_CHUNK)]
+    spans = item_chunks(model.num_items)
     # One chunk is kept for both passes; several are scored twice, so that only one is in memory at a time.
     kept = [model.score_items(prediction, *spans[0])] if len(spans) == 1 else None
 

@@ -22,6 +22,11 @@ ITEM_CHUNK = 1 << 16  # items scored at a time, so that memory does not grow wit
 ACTIVATIONS = {"gelu": lambda: nn.GELU(approximate="tanh"), "relu": nn.ReLU}
 
 
+def item_chunks(num_items):
+    """(first, last) of the items 1..num_items in chunks of at most ITEM_CHUNK, last not included."""
+    return [(i, min(i + ITEM_CHUNK, num_items + 1)) for i in range(1, num_items + 1, ITEM_CHUNK)]
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention: queries [B, Q, d], keys and values from memory [B, L, d] -> [B, Q, d]."""
 
@@ -237,14 +242,10 @@ class DiffuRec(nn.Module):
             raise ValueError(f"ensemble must be a whole number of at least 1, or None, but it is {ensemble!r}.")
         x_start = torch.stack([sample(num_steps or 1) for _ in range(ensemble)], dim=1)  # [B, E, d]
         log_normalizer = torch.full(x_start.shape[:2], -math.inf, dtype=x_start.dtype, device=self.device)
-        for first, last in self.item_chunks():
+        for first, last in item_chunks(self.num_items):
             chunk = torch.stack([self.score_items(x, first, last).logsumexp(1) for x in x_start.unbind(1)], dim=1)
             log_normalizer = torch.logaddexp(log_normalizer, chunk)
         return Ensemble(x_start, log_normalizer)
-
-    def item_chunks(self):
-        """(first, last) of the items 1..num_items in chunks of at most ITEM_CHUNK, last not included."""
-        return [(i, min(i + ITEM_CHUNK, self.num_items + 1)) for i in range(1, self.num_items + 1, ITEM_CHUNK)]
 
     @torch.no_grad()
     def score_items(self, prediction, first, last):
@@ -282,7 +283,7 @@ class DiffuRec(nn.Module):
             self.train(training)
         scores = torch.empty(len(histories), 0, device=self.device)
         items = torch.empty(len(histories), 0, dtype=torch.long, device=self.device)
-        for first, last in self.item_chunks():
+        for first, last in item_chunks(self.num_items):
             chunk = self.score_items(prediction, first, last)
             best, index = chunk.topk(min(k, chunk.shape[1]), dim=1)
             scores, items = torch.cat([scores, best], dim=1), torch.cat([items, index + first], dim=1)
