@@ -240,7 +240,8 @@ class DiffuRec(nn.Module):
             return sample(num_steps)
         if type(ensemble) is not int or ensemble < 1:
             raise ValueError(f"ensemble must be a whole number of at least 1, or None, but it is {ensemble!r}.")
-        x_start = torch.stack([sample(num_steps or 1) for _ in range(ensemble)], dim=1)  # [B, E, d]
+        num_steps = 1 if num_steps is None else num_steps
+        x_start = torch.stack([sample(num_steps) for _ in range(ensemble)], dim=1)  # [B, E, d]
         log_normalizer = torch.full(x_start.shape[:2], -math.inf, dtype=x_start.dtype, device=self.device)
         for first, last in item_chunks(self.num_items):
             chunk = torch.stack([self.score_items(x, first, last).logsumexp(1) for x in x_start.unbind(1)], dim=1)
