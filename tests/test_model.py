@@ -583,6 +583,10 @@ NAN, INF = float("nan"), float("inf")
     *((ModelConfig, {"embedding_std": value}) for value in (0, -0.1, NAN)),
     *((ModelConfig, {"lambda_uncertainty": value}) for value in (-0.001, NAN)),
     *((ModelConfig, {"noise_schedule": value}) for value in ("quadratic", "", None, 3)),
+    *((ModelConfig, {"cross_attention": value}) for value in (0, 1, "True", None, NAN)),
+    *((ModelConfig, {"offset_noise": value}) for value in ("Constant", "", None, True, 0.1)),
+    *((ModelConfig, {"offset_strength": value}) for value in (-0.1, NAN)),
+    *((ModelConfig, {"activation": value}) for value in ("ReLU", "silu", "", None, 3)),
     *((TrainConfig, {name: value})
       for name in ("epochs", "batch_size", "lr_step", "eval_every", "patience")
       for value in (0, -1, 2.0, "4", None, NAN)),
@@ -590,6 +594,7 @@ NAN, INF = float("nan"), float("inf")
     *((TrainConfig, {name: value}) for name in ("learning_rate", "lr_gamma", "grad_clip") for value in (0, -0.1, NAN)),
     *((TrainConfig, {"weight_decay": value}) for value in (-0.1, NAN)),
     *((TrainConfig, {"eval_num_steps": value}) for value in (0, -1, NAN)),
+    *((TrainConfig, {"precision": value}) for value in ("float16", "bf16", "", None, 16)),
 ])
 def test_a_setting_out_of_range_is_refused_in_a_sentence_that_names_it(kind, settings):
     message = fails(lambda: kind(**settings))
@@ -600,10 +605,13 @@ def test_a_setting_out_of_range_is_refused_in_a_sentence_that_names_it(kind, set
 @pytest.mark.parametrize("kind, settings", [
     *((ModelConfig, {name: True}) for name in ("num_blocks", "num_heads", "max_length", "num_diffusion_steps")),
     *((ModelConfig, {name: value})
-      for name in ("dropout", "embedding_dropout", "embedding_std", "lambda_uncertainty") for value in ("0.1", None)),
-    *((ModelConfig, {name: False}) for name in ("dropout", "embedding_dropout", "lambda_uncertainty")),
+      for name in ("dropout", "embedding_dropout", "embedding_std", "lambda_uncertainty", "offset_strength")
+      for value in ("0.1", None)),
+    *((ModelConfig, {name: False}) for name in ("dropout", "embedding_dropout", "lambda_uncertainty", "offset_strength")),
     (ModelConfig, {"embedding_std": True}), (ModelConfig, {"embedding_std": INF}),
-    (ModelConfig, {"lambda_uncertainty": INF}), (ModelConfig, {"noise_schedule": ["linear"]}),
+    (ModelConfig, {"lambda_uncertainty": INF}), (ModelConfig, {"offset_strength": INF}),
+    (ModelConfig, {"noise_schedule": ["linear"]}), (ModelConfig, {"offset_noise": ["constant"]}),
+    (ModelConfig, {"activation": ["relu"]}), (TrainConfig, {"precision": ["bfloat16"]}),
     *((TrainConfig, {name: True}) for name in ("epochs", "batch_size", "lr_step", "eval_every", "patience", "seed")),
     *((TrainConfig, {name: value}) for name in ("learning_rate", "weight_decay", "lr_gamma")
       for value in ("0.001", None, True, INF)),

@@ -222,6 +222,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_epoch(t
     (dict(seed=1), r"seed = 0, not 1"),
     (dict(model=dict(dropout=0.2)), r"dropout = 0.1, not 0.2"),
     (dict(model=dict(hidden_size=32)), r"hidden_size = 16, not 32"),
+    (dict(precision="bfloat16"), r"precision = 'float32', not 'bfloat16'"),
+    (dict(model=dict(cross_attention=True)), r"cross_attention = False, not True"),
+    (dict(model=dict(offset_noise="shared")), r"offset_noise = 'none', not 'shared'"),
+    (dict(model=dict(offset_strength=0.2)), r"offset_strength = 0.1, not 0.2"),
+    (dict(model=dict(activation="relu")), r"activation = 'gelu', not 'relu'"),
     (dict(data=tiny_data(num_items=31)), r"num_items = 30, not 31"),
     (dict(data=tiny_data(seed=1)), r"data = "),
 ])
