@@ -1,35 +1,28 @@
 """Runs the experiment notebook once for every cell of a grid and keeps each run as a notebook, a page and its numbers.
 
-    python -m diffurec.experiments GRID --out DIR [--data-dir DIR] [--device auto]
+    python -m diffurec.experiments GRID --out DIR [--jobs N] [--data-dir DIR] [--device auto] [--report-only]
 
-GRID names a file in notebooks/experiments/grids (without .toml) or is the path of one:
-
-    title = "..."
-    [parameters]            # the same for every cell
-    epochs = 16
-    [axes]                  # optional: the cells are the product of these lists, in this order
-    seed = [0, 1, 2]
+GRID names a file in notebooks/experiments/grids (without .toml) or is the path of one; grids.py says what it holds.
 
 A cell is DIR/CELL.ipynb, .json and .html, in this order: it is finished when its .json is there, and of a finished cell
 that lacks its page only the page is made. Launching again skips the finished cells, and the others go on from their
-checkpoints. Everything is checked before anything runs.
+checkpoints. Everything is checked before anything runs. At last comes the grid's report, DIR/report.ipynb and .html.
+
+With --jobs N, N cells run at once and share the processor's cores. Sums over other numbers of threads are rounded
+otherwise: the last bits of a result can depend on N.
 """
 
 import argparse
-import ast
-import difflib
 import fcntl
-import itertools
 import json
 import logging
 import os
-import re
 import signal
 import sys
-import time
-import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -39,16 +32,14 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 
+from .grids import (
+    GRIDS, ROOT, Cell, LaunchError, check_run, checkpoints, expand, planned_epochs, read_grid, read_parameters,
+)
 from .html import export_html
+from .progress import Lines, Progress, show
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "experiments" / "train.ipynb"
-GRIDS = ROOT / "notebooks" / "experiments" / "grids"
-WHERE = ("data_dir", "device", "result", "checkpoint")      # say where a run happens, not what it is: none is in a grid
-
-
-class LaunchError(Exception):
-    """A launch that is refused before anything runs; the message says what is wrong and what to do."""
+REPORT = ROOT / "notebooks" / "experiments" / "report.ipynb"
 
 
 class CellError(Exception):
@@ -60,106 +51,15 @@ class CellBusy(Exception):
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of the notebook. given: the grid's parameters; all: with the notebook's defaults, without WHERE."""
+class Launch:
+    """What the cells of a launch share. kernels: from kernel_managers; labelled: a cell's lines begin with its name."""
 
-    name: str
-    given: dict
-    all: dict
-    out: Path
-    checkpoint: Path
-
-    def file(self, ending):
-        return self.out / (self.name + ending)
-
-
-def read_parameters(notebook):
-    """The parameters of a notebook and their defaults, from its cell tagged `parameters`; LaunchError without one.
-
-    papermill's own reading is by line, and misses a line with a second "=", in a comment for example.
-    """
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-        source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
-        pairs = [(s.target if isinstance(s, ast.AnnAssign) else s.targets[0], s.value) for s in ast.parse(source).body]
-        defaults = {target.id: ast.literal_eval(value) for target, value in pairs}
-    except OSError as error:
-        raise LaunchError(f"The notebook {notebook} cannot be read ({error.strerror}); restore it.") from error
-    except StopIteration:
-        raise LaunchError(f"{notebook} has no cell tagged 'parameters'; tag the one that holds them.") from None
-    except (SyntaxError, ValueError, TypeError, AttributeError) as error:
-        raise LaunchError(f"The parameters of {notebook} cannot be read ({error}); its cell tagged 'parameters' must "
-                          "hold lines of NAME = LITERAL only.") from error
-    missing = [name for name in ("device", "result", "checkpoint") if name not in defaults]
-    if missing:
-        raise LaunchError(f"{notebook} does not take {', '.join(missing)}, which the launcher sets; add to its cell "
-                          "tagged 'parameters'.")
-    return defaults
-
-
-def read_grid(grid, folder=GRIDS):
-    """(name, title, parameters, axes) of a grid, by its name in the folder or by its path; LaunchError."""
-    path = Path(grid) if str(grid).endswith(".toml") else folder / f"{grid}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-        raise LaunchError(f"There is no grid {str(grid)!r}; take one of {known}, or give the path of a .toml file.")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LaunchError(f"{path} cannot be read as TOML ({error}); correct it.") from error
-    expected = {"title": str, "parameters": dict, "axes": dict}
-    for key, value in content.items():
-        if key not in expected:
-            raise LaunchError(f"{path} holds {key!r}; a grid has title, [parameters] and [axes] only.")
-        if not isinstance(value, expected[key]):
-            form = "a string" if key == "title" else f"a table, [{key}]"
-            raise LaunchError(f"In {path}, {key} must be {form}.")
-    return path.stem, content.get("title", path.stem), content.get("parameters", {}), content.get("axes", {})
-
-
-def expand(grid, defaults, out, root):
-    """The cells of a grid (from read_grid) for a notebook with these defaults; LaunchError if they do not fit."""
-    grid_name, _, parameters, axes = grid
-    for axis, values in axes.items():
-        if axis in parameters:
-            raise LaunchError(f"{grid_name}: {axis} is both in [parameters] and an axis; keep one of the two.")
-        if not isinstance(values, list) or not values:
-            raise LaunchError(f"{grid_name}: the axis {axis} must be a list of one value or more.")
-    for name, value in [*parameters.items(), *((axis, value) for axis, values in axes.items() for value in values)]:
-        _check_parameter(grid_name, name, value, defaults)
-    cells = {}
-    for values in itertools.product(*axes.values()):
-        given = {**parameters, **dict(zip(axes, values))}
-        parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, values)] or [grid_name]
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts)).strip(".-")
-        if not name:
-            raise LaunchError(f"{grid_name}: no file can be named after {values}; change the axes.")
-        if name.lower() in cells:
-            raise LaunchError(f"{grid_name}: two cells would be named {name}; give the axes other values.")
-        everything = {key: value for key, value in {**defaults, **given}.items() if key not in WHERE}
-        cells[name.lower()] = Cell(name, given, everything, out, _checkpoints(out, root) / name)
-    return list(cells.values())
-
-
-def _check_parameter(grid, name, value, defaults):
-    if name in WHERE:
-        raise LaunchError(f"{grid}: {name} is set by the launcher and its options; take it out of the grid.")
-    if name not in defaults:
-        known = [key for key in defaults if key not in WHERE]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise LaunchError(f"{grid}: the notebook has no parameter {name}{hint}; it takes {', '.join(known)}.")
-    wanted, found = type(defaults[name]), type(value)
-    if not (wanted is type(None) or found is wanted or (wanted is float and found is int)):
-        raise LaunchError(f"{grid}: {name} = {value!r} is of type {found.__name__}, and the notebook takes "
-                          f"{wanted.__name__}, like {defaults[name]!r}.")
-
-
-def _checkpoints(out, root):
-    """runs/OUT for an output below the repository, where git ignores it; beside the output otherwise."""
-    if out.is_relative_to(root):
-        return root / "runs" / ("__".join(out.relative_to(root).parts) or "__")
-    return out / ".runs"
+    notebook: Path
+    root: Path
+    device: str
+    kernels: type
+    progress: Progress
+    labelled: bool
 
 
 def check_writable(directory):
@@ -204,50 +104,93 @@ def is_finished(cell):
 
 
 @contextmanager
-def locked(cell):
-    """Holds the cell for this launch, and lets go when the process ends in whatever way; CellBusy if another has it."""
+def locked(cell, wait=False):
+    """Holds the cell for this launch until the process ends in whatever way; CellBusy if another has it, or waits."""
     cell.checkpoint.mkdir(parents=True, exist_ok=True)
     with open(cell.checkpoint / "lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CellBusy(f"{cell.name} is being run by another launch") from None
         yield
 
 
-class ThisInterpreter(AsyncKernelManager):
-    """Starts kernels with the interpreter that runs this module, whatever "python3" is installed as for the user."""
+def kernel_managers(env):
+    """A class of managers for the kernels of one launch, with these variables beside the launcher's own.
 
-    @property
-    def kernel_spec(self):
-        return KernelSpec(**get_kernel_dict())
+    The kernels run with the interpreter that runs this module, whatever "python3" is installed as for the user. After
+    stop(), which may be called from a signal handler, none runs and none starts.
+    """
+
+    class ThisInterpreter(AsyncKernelManager):
+        processes, stopped = [], False
+
+        @property
+        def kernel_spec(self):
+            return KernelSpec(**get_kernel_dict(), env=env)
+
+        async def start_kernel(self, **options):
+            await super().start_kernel(**options)
+            self.processes.append(self.provisioner.process)
+            if self.stopped:
+                self.stop()
+
+        @classmethod
+        def stop(cls, *_):
+            cls.stopped = True          # first: a kernel that starts meanwhile is seen either there or here
+            for process in list(cls.processes):
+                if process.poll() is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)      # each kernel leads a group, of what it started
+
+    return ThisInterpreter
 
 
-def run_cell(cell, notebook, root, device):
+@contextmanager
+def on_interrupt(stop):
+    """Within, Ctrl-C and SIGTERM call `stop` and raise nothing."""
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_cell(cell, launch):
     """Executes the notebook and puts the cell's notebook and result in place; CellError if it fails."""
-    executed, result = cell.file(".partial.ipynb"), cell.file(".partial.json")
-    failed = cell.file(".failed.ipynb")
+    result = cell.file(".partial.json")
+    where = {"device": launch.device, "result": _below(launch.root, result),
+             "checkpoint": _below(launch.root, cell.checkpoint)}
     try:
         result.unlink(missing_ok=True)                      # what is there afterwards was written by this run
+        run_notebook(cell, launch.notebook, where, launch, check=lambda: _check_result(result, cell))
+        result.replace(cell.file(".json"))
+    finally:
+        result.unlink(missing_ok=True)
+
+
+def run_notebook(cell, notebook, where, launch, check=lambda: None):
+    """Executes a notebook as the cell's, in place of an earlier one if `check` raises nothing; CellError otherwise."""
+    executed, failed = cell.file(".partial.ipynb"), cell.file(".failed.ipynb")
+    try:
         try:
-            _execute(cell, notebook, executed, root, {
-                "device": device, "result": _below(root, result), "checkpoint": _below(root, cell.checkpoint)})
-            _check_result(result, cell)
+            _execute(cell, notebook, executed, where, launch)
+            check()
         except Exception as error:
             reason = _last_line(error)
             with suppress(OSError, ValueError):             # a full disk must not hide why the cell failed
-                _tidy(executed)
-                executed.replace(failed)
-                reason += f" (see {failed})"
+                if not launch.kernels.stopped:
+                    _tidy(executed)
+                    executed.replace(failed)
+                    reason += f" (see {failed})"
             raise CellError(reason) from error
         _tidy(executed)
         executed.replace(cell.file(".ipynb"))
         cell.file(".html").unlink(missing_ok=True)          # that of an earlier run would be taken for this one's
-        result.replace(cell.file(".json"))
         failed.unlink(missing_ok=True)
     finally:
-        for path in (executed, result):
-            path.unlink(missing_ok=True)
+        executed.unlink(missing_ok=True)
 
 
 def write_page(cell):
@@ -260,15 +203,23 @@ def write_page(cell):
         page.unlink(missing_ok=True)
 
 
-def _execute(cell, notebook, executed, root, where):
+def _execute(cell, notebook, executed, where, launch):
     logging.getLogger("papermill").setLevel(logging.CRITICAL)       # what it would say is checked or said here
     literal = str.maketrans({"{": "{{", "}": "}}"})                 # papermill takes paths for format strings
-    papermill.execute_notebook(
-        str(notebook).translate(literal), str(executed).translate(literal), {**cell.given, **where}, cwd=root,
-        kernel_name="python3", language="python", kernel_manager_class=ThisInterpreter, progress_bar=False,
-        stdout_file=sys.stdout, stderr_file=sys.stderr, record_timing=False, coalesce_streams=True,
-        extra_arguments=["--log-level=50"],                         # the kernel's own log, not what the notebook prints
-    )
+    label = f"{cell.name}: " if launch.labelled else ""
+    printed = Lines(sys.stdout, label, partial(launch.progress.read, cell.name))
+    warned = Lines(sys.stderr, label)
+    try:
+        papermill.execute_notebook(
+            str(notebook).translate(literal), str(executed).translate(literal), {**cell.given, **where},
+            kernel_name="python3", language="python", kernel_manager_class=launch.kernels, progress_bar=False,
+            stdout_file=printed, stderr_file=warned, record_timing=False, coalesce_streams=True,
+            resources={"metadata": {"path": str(launch.root)}},     # papermill's cwd would change that of all threads
+            extra_arguments=["--log-level=50"],                     # the kernel's own log, not what the notebook prints
+        )
+    finally:
+        printed.close()
+        warned.close()
 
 
 def _below(root, path):
@@ -311,82 +262,135 @@ def _last_line(error):
     return text.strip().splitlines()[-1]            # of a traceback's many, the line that tells most
 
 
-def run_cells(cells, notebook, root, device):
-    """Runs the cells that are not finished, one after another; the exit code: 0, 1 (some failed), 3 (some left out)."""
-    todo = [cell for cell in cells if not (is_finished(cell) and cell.file(".html").exists())]
-    for cell in cells:
-        if cell not in todo:
-            _say(f"{cell.name}: skipped, finished before. To run it again delete {cell.file('.json')}; to train it "
-                 f"anew also {cell.checkpoint}.")
-    start, failed, left = time.monotonic(), [], []
-    for number, cell in enumerate(todo, start=1):
-        label = f"[{number}/{len(todo)}] {cell.name}:"
-        try:
-            with locked(cell):
-                if not is_finished(cell):
-                    _say(f"{label} starts.")
-                    run_cell(cell, notebook, root, device)
-                elif cell.file(".html").exists():
-                    _say(f"{label} skipped, another launch has finished it meanwhile.")
-                    continue
-                else:
-                    _say(f"{label} finished before, only its page is missing.")
-                write_page(cell)
-            outcome = f"finished, {cell.file('.html')}"
-        except CellBusy:
-            _say(f"{label} left out, another launch is running it.")
-            left.append(cell.name)
-            continue
-        except Exception as error:
-            outcome = f"FAILED. {_last_line(error)}"
-            failed.append(cell.name)
-        elapsed = time.monotonic() - start
-        remaining = elapsed / number * (len(todo) - number)
-        _say(f"{label} {outcome}\n{_span(elapsed)} in all, about {_span(remaining)} left.")
-    if failed:
-        _say(f"{len(failed)} of {len(cells)} failed: {', '.join(failed)}. The same command runs them again.")
-    if left:
-        _say(f"{len(left)} of {len(cells)} left to another launch: {', '.join(left)}.")
-    return 1 if failed else 3 if left else 0
+def run_cells(cells, launch, jobs):
+    """Runs the cells, `jobs` at once; the names of those that failed and of those left to another launch."""
+    labels = [f"[{number}/{len(cells)}] {cell.name}:" for number, cell in enumerate(cells, start=1)]
+    with ThreadPoolExecutor(jobs) as pool:
+        outcomes = list(pool.map(partial(_finish, launch), cells, labels))
+    return tuple([cell.name for cell, outcome in zip(cells, outcomes) if outcome == wanted]
+                 for wanted in ("failed", "left"))
 
 
-def _say(line):
-    print(line, flush=True)
+def _finish(launch, cell, label):
+    """Runs what a cell lacks, and says so; "finished", "failed", "left" (to another launch) or "stopped"."""
+    if launch.kernels.stopped:
+        return "stopped"
+    try:
+        with locked(cell):
+            if not is_finished(cell):
+                show(f"{label} starts.")
+                run_cell(cell, launch)
+            elif not cell.file(".html").exists():
+                show(f"{label} finished before, only its page is missing.")
+            else:
+                launch.progress.end(cell.name)
+                show(f"{label} skipped, another launch has finished it meanwhile.")
+                return "finished"
+            write_page(cell)
+        outcome, said = "finished", f"finished, {cell.file('.html')}"
+    except CellBusy:
+        launch.progress.end(cell.name)
+        show(f"{label} left out, another launch is running it.")
+        return "left"
+    except Exception as error:
+        if launch.kernels.stopped:
+            return "stopped"
+        outcome, said = "failed", f"FAILED. {_last_line(error)}"
+    launch.progress.end(cell.name)
+    show(f"{label} {said}\n{launch.progress.times()}")
+    return outcome
 
 
-def _span(seconds):
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+def make_report(grid, out, notebook, launch):
+    """Executes the report notebook on the results in `out`, whatever cells are finished; whether it did not fail."""
+    cell = Cell("report", {"results": _below(launch.root, out), "grid": grid.name}, {}, out,
+                checkpoints(out, launch.root) / "report")
+    try:
+        with locked(cell, wait=True):       # for the report of another launch, made without what was finished since
+            run_notebook(cell, notebook, {}, launch)
+            write_page(cell)
+    except Exception as error:
+        if not launch.kernels.stopped:
+            show(f"The report FAILED. {_last_line(error)}")
+        return False
+    show(f"The report: {cell.file('.html')}")
+    return True
 
 
-def main(arguments=None, notebook=NOTEBOOK, grids=GRIDS, root=ROOT):
-    """The command line. 0: all finished, 1: a cell failed, 2: refused, 3: left to another launch, 130: interrupted."""
+def _parse(arguments):
     parser = argparse.ArgumentParser(prog="python -m diffurec.experiments", description="Run a grid of experiments.")
     parser.add_argument("grid", metavar="GRID", help="a file in notebooks/experiments/grids, or a .toml file")
     parser.add_argument("--out", type=Path, required=True, help="directory for CELL.ipynb, CELL.html, CELL.json")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many cells run at once (default 1)")
     parser.add_argument("--data-dir", type=Path, help="directory that holds the data sets (as DIFFUREC_DATA_DIR)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--report-only", action="store_true", help="run no cell, make the report of what is there")
+    return parser.parse_args(arguments)
+
+
+def _prepare(options, out, notebook, grids, root, report, check):
+    """The grid, its cells and their epochs by name, all of it checked, and directories to write to; LaunchError."""
+    if options.jobs < 1:
+        raise LaunchError(f"--jobs is {options.jobs}, but at least one cell must run at a time.")
+    grid = read_grid(options.grid, grids)
+    cells = expand(grid, read_parameters(notebook, needed=("device", "result", "checkpoint")), out, root)
+    if grid.report or options.report_only:
+        read_parameters(report, needed=("results", "grid"))
+    if options.data_dir and not options.data_dir.is_dir():
+        raise LaunchError(f"--data-dir is {options.data_dir}, but there is no such directory.")
+    epochs = planned_epochs(grid, cells, check)
+    for cell in cells:
+        is_finished(cell)
+    check_writable(out)
+    check_writable(cells[0].checkpoint.parent)
+    return grid, cells, epochs
+
+
+def _todo(cells):
+    todo = []
+    for cell in cells:
+        if is_finished(cell) and cell.file(".html").exists():
+            show(f"{cell.name}: skipped, finished before. To run it again delete {cell.file('.json')}; to train it "
+                 f"anew also {cell.checkpoint}.")
+        else:
+            todo.append(cell)
+    return todo
+
+
+def main(arguments=None, notebook=NOTEBOOK, grids=GRIDS, root=ROOT, report=REPORT, check=check_run):
+    """The command line. check: takes a cell's parameters, returns its ModelConfig and TrainConfig; or a ValueError.
+
+    0: all finished, 1: a cell or the report failed, 2: refused, 3: cells left to another launch, 130: interrupted.
+    """
+    options = _parse(arguments)
     out = options.out.resolve()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)       # stops the kernel as Ctrl-C does
     try:
-        grid = read_grid(options.grid, grids)
-        cells = expand(grid, read_parameters(notebook), out, root)
-        if options.data_dir and not options.data_dir.is_dir():
-            raise LaunchError(f"--data-dir is {options.data_dir}, but there is no such directory.")
-        for cell in cells:
-            is_finished(cell)
-        check_writable(out)
-        check_writable(cells[0].checkpoint.parent)
+        grid, cells, epochs = _prepare(options, out, notebook, grids, root, report, check)
         if options.data_dir:        # by the environment, not as a parameter: so the notebook names no machine's path
             os.environ["DIFFUREC_DATA_DIR"] = str(options.data_dir.resolve())
-        _say(f"{grid[1]} ({len(cells)} {'run' if len(cells) == 1 else 'runs'})")
-        return run_cells(cells, notebook, root, options.device)
+        show(f"{grid.title} ({len(cells)} {'run' if len(cells) == 1 else 'runs'})")
+        todo = [] if options.report_only else _todo(cells)
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))} if options.jobs > 1 else {}
+        progress = Progress({cell.name: epochs[cell.name] for cell in todo})
+        launch = Launch(notebook, root, options.device, kernel_managers(threads), progress, len(cells) > 1)
+        with on_interrupt(launch.kernels.stop):
+            failed, left = run_cells(todo, launch, options.jobs)
+            progress.bar.close()
+            reported = (grid.report or options.report_only) and not launch.kernels.stopped
+            sound = not reported or make_report(grid, out, report, launch)
+        if launch.kernels.stopped:
+            raise KeyboardInterrupt
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from the last finished epoch.", file=sys.stderr)
         return 130
+    if failed:
+        show(f"{len(failed)} of {len(cells)} failed: {', '.join(failed)}. The same command runs them again.")
+    if left:
+        show(f"{len(left)} of {len(cells)} left to another launch: {', '.join(left)}.")
+    return 1 if failed or not sound else 3 if left else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The launcher of experiment grids, with a stub of the notebook: what it runs, refuses, skips, survives and leaves."""
 
+import asyncio
+import io
 import json
 import os
 import signal
@@ -16,6 +18,8 @@ import psutil
 import pytest
 
 from diffurec import experiments
+from diffurec.grids import Grid, check_run
+from diffurec.progress import Progress
 
 PARAMETERS = """\
 dataset = "toys"        # a second "=" in a comment
@@ -35,10 +39,17 @@ counter = Path(checkpoint, "epochs")
 first = int(counter.read_text()) + 1 if counter.exists() else 1
 print("starts at epoch", first, flush=True)
 for epoch in range(first, epochs + 1):
-    while mood == "slow" and epoch == 2 and Path("hold").exists():
+    while mood.startswith("slow") and epoch == 2 and Path("hold").exists():
         time.sleep(0.05)
     counter.write_text(str(epoch))
-    print("epoch", epoch, flush=True)
+    print(f"epoch {epoch}/", end="", flush=True)
+    print(f"{epochs}  loss 1.5", flush=True)
+if mood.startswith("meets"):
+    Path(mood).touch()
+    start = time.monotonic()
+    while len(list(Path().glob("meets*"))) < 2:
+        assert time.monotonic() < start + 120, "the other one never came"
+        time.sleep(0.05)
 """
 LAST = """\
 if Path("broken").exists():
@@ -47,42 +58,62 @@ if Path("broken").exists():
         os._exit(1)
     epochs += mood == "lies"
 Path("seen").write_text(os.environ.get("DIFFUREC_DATA_DIR", "") + device)
-content = {"schema": 1, "metrics": {}, "parameters": {
+content = {"schema": 1, "threads": os.environ.get("OMP_NUM_THREADS"), "parameters": {
     "dataset": dataset, "epochs": epochs, "rate": rate, "mood": mood, "grad_clip": grad_clip, "device": device}}
 if mood != "silent" or not Path("broken").exists():
     _ = Path(result).write_text(json.dumps(content))
 """
+REPORT = """\
+import time
+from pathlib import Path
+Path("reporting").touch()
+while Path("hold-report").exists():
+    time.sleep(0.05)
+assert not Path("broken-report").exists(), "nothing to report"
+print(grid, *sorted(path.stem for path in Path(results).glob("*.json")))
+"""
 DRIVER = """\
 import sys
 from pathlib import Path
-from diffurec import experiments
+from test_experiments import experiments, launch
 experiments.export_html = lambda notebook, page: page.write_text("page")
-root = Path(sys.argv[1])
-sys.exit(experiments.main(sys.argv[2:], notebook=root / "stub.ipynb", grids=root / "grids", root=root))
+sys.exit(launch(Path(sys.argv[1]), sys.argv[2:]))
 """
+
+
+def check(parameters):
+    """As configure_run: a rate above 1 is refused."""
+    if parameters["rate"] > 1:
+        raise ValueError(f"rate must be at most 1, but it is {parameters['rate']}.")
+    return None, SimpleNamespace(epochs=parameters["epochs"])
+
+
+def launch(root, arguments):
+    return experiments.main(arguments, notebook=root / "stub.ipynb", grids=root / "grids", root=root,
+                            report=root / "report.ipynb", check=check)
 
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    """A repository with a stub notebook: run(grid, ...) launches in this process, start(grid) in another."""
+    """A repository with stubs of the notebooks: run(grid, ...) launches in this process, start(grid) in its own."""
     root = (tmp_path / "repository {braces}").resolve()
     (root / "grids").mkdir(parents=True)
     code = nbformat.v4.new_code_cell
-    cells = [code(PARAMETERS, metadata={"tags": ["parameters"]}), code(TRAIN), code(LAST)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), root / "stub.ipynb")
+    for name, *sources in (("stub", PARAMETERS, TRAIN, LAST), ("report", 'results = ""\ngrid = ""', REPORT)):
+        first, *others = map(code, sources)
+        first.metadata.tags = ["parameters"]
+        nbformat.write(nbformat.v4.new_notebook(cells=[first, *others]), root / f"{name}.ipynb")
     monkeypatch.setattr(experiments, "export_html", lambda notebook, page: page.write_text("page"))
-    handler = signal.getsignal(signal.SIGTERM)
     processes = []
 
     def run(grid, *more, out=root / "reports"):
-        return experiments.main([str(grid), "--out", str(out), *more], notebook=root / "stub.ipynb",
-                                grids=root / "grids", root=root)
+        return launch(root, [str(grid), "--out", str(out), *more])
 
-    def start(grid):
-        home = str(Path(experiments.__file__).parent.parent)
-        paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    def start(grid, *more):
+        here = Path(__file__).resolve().parent
+        paths = os.pathsep.join(filter(None, [str(here), str(here.parent), os.environ.get("PYTHONPATH")]))
         processes.append(subprocess.Popen(
-            [sys.executable, "-c", DRIVER, root, grid, "--out", root / "reports"], stdout=subprocess.PIPE,
+            [sys.executable, "-c", DRIVER, root, grid, "--out", root / "reports", *more], stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONPATH": paths}))
         return processes[-1]
 
@@ -91,17 +122,20 @@ def lab(tmp_path, monkeypatch):
 
     yield SimpleNamespace(root=root, out=root / "reports", run=run, start=start, write=write,
                           files=lambda: sorted(path.name for path in (root / "reports").iterdir()))
-    signal.signal(signal.SIGTERM, handler)
     for process in processes:
         process.kill()
         process.communicate()
 
 
-def read_until(process, text):
+def read_until(process, *texts):
+    """Reads the launch's output until each text has been in a line; its kernels."""
+    missing, said = set(texts), ""
     for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(f"The launch ended without {text!r}.")
+        said += line
+        missing -= {text for text in missing if text in line}
+        if not missing:
+            return psutil.Process(process.pid).children(recursive=True)
+    raise AssertionError(f"The launch ended without {missing}; it said: {said}")
 
 
 def finish_by_hand(lab, name="reports", **parameters):
@@ -126,7 +160,7 @@ def test_failing_cells_among_good_ones_then_a_second_launch(lab, tmp_path, monke
     said, errors = capfd.readouterr()
     assert errors == ""
     assert "Moods (5 runs)" in said and "[5/5] epochs-3_good: finished" in said and "left." in said
-    assert said.count("epoch 3\n") == 5                         # the notebook's own lines
+    assert said.count("epoch 3/3  loss 1.5\n") == 5             # the notebook's own lines
     for name, reason in {"raises": "AssertionError: last line", "dies": "The kernel died", "silent": "without writing",
                          "lies": "epochs = 4, not 3"}.items():
         line = next(line for line in said.splitlines() if f"epochs-3_{name}: FAILED" in line)
@@ -142,7 +176,8 @@ def test_failing_cells_among_good_ones_then_a_second_launch(lab, tmp_path, monke
     assert 'result = "reports/epochs-3_good.partial.json"' in notebook.cells[1].source
     assert 'checkpoint = "runs/reports/epochs-3_good"' in notebook.cells[1].source
     assert notebook.cells[1].id == "injected-parameters"
-    assert notebook.cells[2].outputs[0].text.splitlines() == ["starts at epoch 1", "epoch 1", "epoch 2", "epoch 3"]
+    assert notebook.cells[2].outputs[0].text.splitlines() == [
+        "starts at epoch 1", *(f"epoch {epoch}/3  loss 1.5" for epoch in (1, 2, 3))]
     text = (lab.out / "epochs-3_good.ipynb").read_text()
     assert str(tmp_path) not in text and "start_time" not in text and "iopub" not in text
 
@@ -173,8 +208,9 @@ def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_p
 
 @pytest.mark.parametrize("text, parts", [
     ("epochs = ", ["grid.toml", "TOML"]),
-    ("epochs = 3", ["'epochs'", "title, [parameters] and [axes]"]),
+    ("epochs = 3", ["'epochs'", "title, report, [parameters] and [axes]"]),
     ("title = 3", ["title", "string"]),
+    ("report = 1", ["report", "true or false"]),
     ("axes = 3", ["axes", "[axes]"]),
     ("[parameters]\nepoch = 3", ["epoch ", "did you mean epochs?", "dataset, epochs, rate, mood, grad_clip."]),
     ("[axes]\nzzz = [3]", ["zzz; it takes"]),
@@ -188,6 +224,8 @@ def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_p
     ("[parameters]\nepochs = 3\n[axes]\nepochs = [3]", ["epochs", "both"]),
     ("[axes]\nmood = ['a b', 'A/b']", ["two cells", "A-b"]),
     ("[axes]\nmood = ['/']", ["no file"]),
+    ("[axes]\nmood = ['good', 'Report']", ["named report", "change the axes"]),
+    ("[axes]\nrate = [1, 2.5]", ["grid: rate-2.5: rate must be at most 1, but it is 2.5."]),
 ])
 def test_a_grid_that_does_not_fit_is_refused_in_a_sentence(lab, capsys, text, parts):
     lab.write("grid", text)
@@ -204,7 +242,7 @@ def test_an_unknown_grid_names_the_known_ones_and_a_path_is_a_grid(lab, tmp_path
     assert "'three'; take one of one, two" in capsys.readouterr().err
     assert lab.run(tmp_path / "absent.toml") == 2
     (tmp_path / "mine.toml").write_text("[axes]\nepochs = [0, 1]")
-    assert experiments.read_grid(tmp_path / "mine.toml")[0] == "mine"
+    assert experiments.read_grid(tmp_path / "mine.toml").name == "mine"
 
 
 @pytest.mark.parametrize("source, part", [
@@ -260,7 +298,7 @@ def test_where_a_cell_ran_does_not_count(lab, capsys):
 
 def test_two_outputs_do_not_share_checkpoints(lab, tmp_path):
     def checkpoint(out):
-        return experiments.expand(("grid", "", {}, {}), {"epochs": 2}, out, lab.root)[0].checkpoint
+        return experiments.expand(Grid("grid"), {"epochs": 2}, out, lab.root)[0].checkpoint
 
     assert checkpoint(lab.root / "reports") == lab.root / "runs" / "reports" / "grid"
     assert checkpoint(lab.root / "reports" / "a") == lab.root / "runs" / "reports__a" / "grid"
@@ -268,57 +306,219 @@ def test_two_outputs_do_not_share_checkpoints(lab, tmp_path):
 
 
 def test_the_grids_of_the_repository_can_be_read():
+    defaults = experiments.read_parameters(experiments.NOTEBOOK, needed=())
+    cells = {}
     for path in experiments.GRIDS.glob("*.toml"):
-        name, title, parameters, axes = experiments.read_grid(path.stem)
-        assert (name, bool(title)) == (path.stem, True)
-    cells = {path.stem: experiments.expand(experiments.read_grid(path.stem), experiments.read_parameters(experiments.NOTEBOOK),
-                                           Path("out"), Path("elsewhere")) for path in experiments.GRIDS.glob("*.toml")}
+        grid = experiments.read_grid(path.stem)
+        assert (grid.name, bool(grid.title)) == (path.stem, True)
+        cells[grid.name] = experiments.expand(grid, defaults, Path("out"), Path("elsewhere"))
     assert [cell.name for cell in cells["published"]] == [
         f"{dataset}_seed-{seed}" for dataset in ("amazon-toys", "amazon-beauty") for seed in range(3)]
 
 
+def test_two_cells_at_once_and_one_that_fails(lab, monkeypatch, capfd):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    lab.write("grid", '[axes]\nmood = ["raises", "meets-1", "meets-2", "good"]')
+    (lab.root / "broken").touch()
+    assert lab.run("grid", "--jobs", "2") == 1
+    said, errors = capfd.readouterr()
+    assert errors == ""
+    assert "[1/4] raises: FAILED. AssertionError: last line" in said
+    assert said.splitlines()[-1] == "1 of 4 failed: raises. The same command runs them again."
+    for name in ("raises", "meets-1", "meets-2", "good"):
+        assert f"\n{name}: epoch 1/2  loss 1.5\n" in said and f"\n{name}: epoch 2/2  loss 1.5\n" in said
+    assert lab.files() == sorted(["raises.failed.ipynb"] + [
+        f"{name}.{ending}" for name in ("good", "meets-1", "meets-2") for ending in ("html", "ipynb", "json")])
+    threads = {json.loads((lab.out / f"{name}.json").read_text())["threads"] for name in ("meets-1", "meets-2", "good")}
+    assert threads == {str(max(1, os.cpu_count() // 2))}
+
+    (lab.root / "broken").unlink()
+    assert lab.run("grid") == 0
+    assert json.loads((lab.out / "raises.json").read_text())["threads"] is None
+
+
+@pytest.mark.parametrize("jobs", ["0", "-2"])
+def test_less_than_one_job_is_refused(lab, capsys, jobs):
+    lab.write("grid", "")
+    assert lab.run("grid", "--jobs", jobs) == 2
+    said = capsys.readouterr().err
+    assert f"--jobs is {jobs}, " in said and said.count("\n") == 1 and not lab.out.exists()
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_launch_leaves_no_kernel_and_no_half_written_file(lab, name, capsys):
-    lab.write("grid", '[parameters]\nmood = "slow"')
-    hold, kernels = lab.root / "hold", []
-    hold.touch()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)       # should the launcher take no notice, the run ends with code 0
-
-    def interrupt():
-        while not (lab.root / "runs" / "reports" / "grid" / "epochs").exists():
-            time.sleep(0.05)
-        kernels.extend(psutil.Process().children())
-        os.kill(os.getpid(), getattr(signal, name))
-        time.sleep(3)
-        hold.unlink()
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    code = lab.run("grid")
-    thread.join()
-    assert code == 130 and "same command goes on" in capsys.readouterr().err
-    assert kernels and psutil.wait_procs(kernels, timeout=0)[1] == []
+    lab.write("grid", 'report = true\n[axes]\nmood = ["slow-1", "slow-2", "slow-3"]')
+    (lab.root / "hold").touch()
+    process = lab.start("grid", "--jobs", "2")
+    kernels = read_until(process, "slow-1: epoch 1/2", "slow-2: epoch 1/2")
+    process.send_signal(getattr(signal, name))
+    process.send_signal(getattr(signal, name))          # an impatient second time does no harm
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and said.endswith("The same command goes on from the last finished epoch.\n")
+    assert "FAILED" not in said and "slow-3" not in said and "Traceback" not in said
+    assert len(kernels) == 2 and psutil.wait_procs(kernels, timeout=0)[1] == []
     assert lab.files() == []
 
+    (lab.root / "hold").unlink()
+    assert lab.run("grid", "--jobs", "2") == 0
+    said = capsys.readouterr().out
+    assert said.count("starts at epoch 2") == 2 and said.count("starts at epoch 1") == 1
 
-def test_a_second_launch_leaves_a_running_cell_out_and_resumes_it_after_a_kill(lab, capsys):
-    lab.write("grid", '[axes]\nmood = ["slow", "good"]')
+
+def test_a_launch_interrupted_in_its_report_leaves_no_kernel_and_no_half_written_file(lab, capsys):
+    lab.write("grid", "report = true")
+    (lab.root / "hold-report").touch()
+    process = lab.start("grid")
+    read_until(process, "grid: finished")
+    while not (lab.root / "reporting").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "FAILED" not in said
+    assert len(kernels) == 1 and psutil.wait_procs(kernels, timeout=0)[1] == []
+    assert lab.files() == ["grid.html", "grid.ipynb", "grid.json"]
+
+
+def test_a_kernel_that_starts_while_the_launch_is_stopped_is_stopped_too():
+    kernels = experiments.kernel_managers({})
+    kernels.stop()
+    manager = kernels()
+    asyncio.run(manager.start_kernel())
+    assert manager.provisioner.process.wait(timeout=60) == -signal.SIGKILL
+    manager.cleanup_connection_file()
+
+
+def test_a_second_launch_leaves_running_cells_out_and_resumes_them_after_a_kill(lab, capsys):
+    lab.write("grid", 'report = true\n[axes]\nmood = ["slow-1", "slow-2", "good"]')
     (lab.root / "hold").touch()
-    first = lab.start("grid")
-    read_until(first, "epoch 1")
+    first = lab.start("grid", "--jobs", "2")
+    kernels = read_until(first, "slow-1: epoch 1/2", "slow-2: epoch 1/2")
     assert lab.run("grid") == 3
     said = capsys.readouterr().out
-    assert "slow: left out, another launch is running it" in said and "good: finished" in said
-    assert said.splitlines()[-1] == "1 of 2 left to another launch: slow."
+    assert "slow-1: left out, another launch is running it" in said and "good: finished" in said
+    assert said.splitlines()[-1] == "2 of 3 left to another launch: slow-1, slow-2."
+    assert report_of(lab) == "grid good\n"
 
-    kernels = psutil.Process(first.pid).children(recursive=True)
     first.kill()
-    assert kernels and psutil.wait_procs(kernels, timeout=10)[1] == []
+    assert len(kernels) == 2 and psutil.wait_procs(kernels, timeout=20)[1] == []
     (lab.root / "hold").unlink()
-    assert lab.run("grid") == 0
+    assert lab.run("grid", "--jobs", "2") == 0
     said = capsys.readouterr().out
-    assert "good: skipped" in said and "starts at epoch 2" in said
-    assert lab.files() == [f"{name}.{ending}" for name in ("good", "slow") for ending in ("html", "ipynb", "json")]
+    assert "good: skipped" in said and said.count("starts at epoch 2") == 2
+    assert report_of(lab) == "grid good slow-1 slow-2\n"
+    assert lab.files() == sorted(["report.html", "report.ipynb"] + [
+        f"{name}.{ending}" for name in ("good", "slow-1", "slow-2") for ending in ("html", "ipynb", "json")])
+
+
+def report_of(lab):
+    return nbformat.read(lab.out / "report.ipynb", as_version=4).cells[-1].outputs[0].text
+
+
+def test_a_report_of_what_is_there_with_failed_cells_alone_and_after_its_own_failure(lab, tmp_path, capsys):
+    lab.write("grid", 'report = true\n[axes]\nmood = ["raises", "good"]')
+    (lab.root / "broken").touch()
+    assert lab.run("grid") == 1
+    said = capsys.readouterr().out
+    assert "The report: " in said and "1 of 2 failed: raises." in said.splitlines()[-1]
+    assert report_of(lab) == "grid good\n"
+    notebook = (lab.out / "report.ipynb").read_text()
+    assert 'results = \\"reports\\"' in notebook and str(tmp_path) not in notebook and "start_time" not in notebook
+
+    (lab.root / "broken").unlink()
+    (lab.root / "broken-report").touch()
+    assert lab.run("grid") == 1
+    failed = lab.out / "report.failed.ipynb"
+    assert f"The report FAILED. AssertionError: nothing to report (see {failed})" in capsys.readouterr().out
+    assert "nothing to report" in failed.read_text() and report_of(lab) == "grid good\n"
+
+    (lab.root / "broken-report").unlink()
+    (lab.out / "raises.json").unlink()
+    assert lab.run("grid", "--report-only") == 0
+    said = capsys.readouterr().out
+    assert "epoch" not in said and "skipped" not in said and "in all" not in said
+    assert report_of(lab) == "grid good\n" and not failed.exists()
+    assert not (lab.out / "raises.json").exists() and not [name for name in lab.files() if "partial" in name]
+
+
+def test_a_report_waits_for_that_of_another_launch(lab):
+    lab.write("grid", "")
+    report = SimpleNamespace(name="report", checkpoint=lab.root / "runs" / "reports" / "report")
+    held, done = threading.Event(), []
+
+    def hold():
+        with experiments.locked(report):
+            held.set()
+            time.sleep(1)
+            done.append(True)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    assert lab.run("grid", "--report-only") == 0
+    assert done and lab.files() == ["report.html", "report.ipynb"]
+    thread.join()
+
+
+def test_a_report_that_cannot_be_made_is_refused_before_anything_runs(lab, capsys):
+    lab.write("grid", "report = true")
+    (lab.root / "stub.ipynb").replace(lab.root / "report.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
+        PARAMETERS, metadata={"tags": ["parameters"]})]), lab.root / "stub.ipynb")
+    assert lab.run("grid") == 2
+    assert "does not take results, grid" in capsys.readouterr().err and not lab.out.exists()
+
+
+@pytest.mark.parametrize("changes, part", [
+    ({"dataset": "amazon-toy"}, "There is no data set 'amazon-toy'; take one of ml-100k, "),
+    ({"dataset": "absent.csv"}, "There is no file 'absent.csv'"),
+    ({"num_steps": 0}, "num_steps must be a whole number between 1 and num_diffusion_steps, here 16, but it is 0."),
+    ({"num_steps": 32}, "num_steps"),
+    ({"eval_num_steps": 17}, "eval_num_steps must be"),
+    ({"hidden_size": 30, "num_heads": 4}, "num_heads"),
+])
+def test_values_that_a_run_would_fail_on_are_refused(tmp_path, changes, part):
+    (tmp_path / "mine.csv").touch()
+    good = {"variant": "baseline", "settings": "laptop", "epochs": 7, "num_diffusion_steps": 16, "num_steps": 16,
+            "eval_num_steps": 1}
+    for dataset in ("ml-100k", str(tmp_path / "mine.csv")):
+        assert check_run(good | {"dataset": dataset})[1].epochs == 7
+    assert check_run(good | {"dataset": "ml-1m", "num_steps": None})[0].num_diffusion_steps == 16
+    with pytest.raises(ValueError) as error:
+        check_run(good | {"dataset": "ml-1m"} | changes)
+    assert part in str(error.value)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_time_left_counts_what_this_launch_made(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    progress = Progress({"resumed": 10, "stopped": 20, "waiting": 10})
+    for line in ("Epoch 3/10", "starts at epoch 9/10", "epoch 6/10  loss 1", "epoch 7/10  loss 1", "epoch 7/10 again"):
+        progress.read("resumed", line)
+    assert progress.bar.n == 7 and progress.bar.initial == 5
+    progress.read("report", "epoch 1/10")
+    progress.read("stopped", "epoch 1/20")
+    progress.end("stopped")
+    assert progress.bar.n == 27 and progress.bar.n - progress.bar.initial == 3
+    progress.start -= 30                                        # 3 epochs in 30 s, 13 to come
+    assert progress.times() in ("30 s in all, about 2 min left.", "31 s in all, about 2 min left.")
+    assert Progress({"page": 3}).times() == "0 s in all."       # nothing is known yet
+
+
+def test_a_terminal_shows_one_bar_over_all_cells(lab, monkeypatch, capsys):
+    lab.write("grid", '[parameters]\nepochs = 3\n[axes]\nmood = ["good", "raises"]')
+    (lab.root / "broken").touch()
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert lab.run("grid") == 1
+    frames = terminal.getvalue().split("\r")
+    assert any("0/6" in frame for frame in frames) and "6/6" in frames[-1]
+    assert "good: epoch 3/3  loss 1.5\n" in capsys.readouterr().out
 
 
 def test_a_cell_that_another_launch_has_finished_meanwhile_is_not_run(lab, monkeypatch, capsys):

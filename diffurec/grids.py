@@ -1,0 +1,174 @@
+"""A grid of experiments: read from its file, expanded into cells, and checked before anything runs.
+
+    title = "..."           # optional, like every part
+    report = true           # make the report of all cells when they have run
+    [parameters]            # the same for every cell
+    epochs = 16
+    [axes]                  # the cells are the product of these lists, in this order
+    seed = [0, 1, 2]
+"""
+
+import ast
+import difflib
+import itertools
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+
+from .config import configure_run
+from .data import KNOWN
+
+ROOT = Path(__file__).resolve().parent.parent
+GRIDS = ROOT / "notebooks" / "experiments" / "grids"
+WHERE = ("data_dir", "device", "result", "checkpoint")      # say where a run happens, not what it is: none is in a grid
+
+
+class LaunchError(Exception):
+    """A launch that is refused before anything runs; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid as its file has it: parameters and axes by name, and whether a report is made after the cells."""
+
+    name: str
+    title: str = ""
+    parameters: dict = field(default_factory=dict)
+    axes: dict = field(default_factory=dict)
+    report: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the notebook. given: the grid's parameters; all: with the notebook's defaults, without WHERE."""
+
+    name: str
+    given: dict
+    all: dict
+    out: Path
+    checkpoint: Path
+
+    def file(self, ending):
+        return self.out / (self.name + ending)
+
+
+def read_parameters(notebook, needed):
+    """The parameters of a notebook and their defaults, from its cell tagged `parameters`; LaunchError if one lacks.
+
+    papermill's own reading is by line, and misses a line with a second "=", in a comment for example.
+    """
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+        source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+        pairs = [(s.target if isinstance(s, ast.AnnAssign) else s.targets[0], s.value) for s in ast.parse(source).body]
+        defaults = {target.id: ast.literal_eval(value) for target, value in pairs}
+    except OSError as error:
+        raise LaunchError(f"The notebook {notebook} cannot be read ({error.strerror}); restore it.") from error
+    except StopIteration:
+        raise LaunchError(f"{notebook} has no cell tagged 'parameters'; tag the one that holds them.") from None
+    except (SyntaxError, ValueError, TypeError, AttributeError) as error:
+        raise LaunchError(f"The parameters of {notebook} cannot be read ({error}); its cell tagged 'parameters' must "
+                          "hold lines of NAME = LITERAL only.") from error
+    missing = [name for name in needed if name not in defaults]
+    if missing:
+        raise LaunchError(f"{notebook} does not take {', '.join(missing)}, which the launcher sets; add to its cell "
+                          "tagged 'parameters'.")
+    return defaults
+
+
+def read_grid(grid, folder=GRIDS):
+    """The Grid of this name in the folder, or at this path; LaunchError."""
+    path = Path(grid) if str(grid).endswith(".toml") else folder / f"{grid}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        raise LaunchError(f"There is no grid {str(grid)!r}; take one of {known}, or give the path of a .toml file.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"{path} cannot be read as TOML ({error}); correct it.") from error
+    forms = {"title": (str, "a string"), "report": (bool, "true or false"),
+             "parameters": (dict, "a table, [parameters]"), "axes": (dict, "a table, [axes]")}
+    for key, value in content.items():
+        if key not in forms:
+            raise LaunchError(f"{path} holds {key!r}; a grid has title, report, [parameters] and [axes] only.")
+        if not isinstance(value, forms[key][0]):
+            raise LaunchError(f"In {path}, {key} must be {forms[key][1]}.")
+    return Grid(path.stem, **{"title": path.stem, **content})
+
+
+def expand(grid, defaults, out, root):
+    """The cells of a grid for a notebook with these defaults; LaunchError if they do not fit."""
+    parameters, axes = grid.parameters, grid.axes
+    for axis, values in axes.items():
+        if axis in parameters:
+            raise LaunchError(f"{grid.name}: {axis} is both in [parameters] and an axis; keep one of the two.")
+        if not isinstance(values, list) or not values:
+            raise LaunchError(f"{grid.name}: the axis {axis} must be a list of one value or more.")
+    for name, value in [*parameters.items(), *((axis, value) for axis, values in axes.items() for value in values)]:
+        _check_parameter(grid.name, name, value, defaults)
+    cells = {}
+    for values in itertools.product(*axes.values()):
+        given = {**parameters, **dict(zip(axes, values))}
+        parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, values)] or [grid.name]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts)).strip(".-")
+        if not name:
+            raise LaunchError(f"{grid.name}: no file can be named after {values}; change the axes.")
+        if name.lower() == "report":
+            raise LaunchError(f"{grid.name}: a cell would be named report, and its files be taken for the report's; "
+                              f"change the {'axes' if axes else 'name of the grid'}.")
+        if name.lower() in cells:
+            raise LaunchError(f"{grid.name}: two cells would be named {name}; give the axes other values.")
+        everything = {key: value for key, value in {**defaults, **given}.items() if key not in WHERE}
+        cells[name.lower()] = Cell(name, given, everything, out, checkpoints(out, root) / name)
+    return list(cells.values())
+
+
+def _check_parameter(grid, name, value, defaults):
+    if name in WHERE:
+        raise LaunchError(f"{grid}: {name} is set by the launcher and its options; take it out of the grid.")
+    if name not in defaults:
+        known = [key for key in defaults if key not in WHERE]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise LaunchError(f"{grid}: the notebook has no parameter {name}{hint}; it takes {', '.join(known)}.")
+    wanted, found = type(defaults[name]), type(value)
+    if not (wanted is type(None) or found is wanted or (wanted is float and found is int)):
+        raise LaunchError(f"{grid}: {name} = {value!r} is of type {found.__name__}, and the notebook takes "
+                          f"{wanted.__name__}, like {defaults[name]!r}.")
+
+
+def checkpoints(out, root):
+    """runs/OUT for an output below the repository, where git ignores it; beside the output otherwise."""
+    if out.is_relative_to(root):
+        return root / "runs" / ("__".join(out.relative_to(root).parts) or "__")
+    return out / ".runs"
+
+
+def check_run(parameters):
+    """(ModelConfig, TrainConfig) of a run with these parameters; ValueError for a value that it would fail on."""
+    dataset = parameters["dataset"]
+    own_file = Path(dataset).suffix != ""
+    if own_file and not (ROOT / dataset).is_file():
+        raise ValueError(f"There is no file {dataset!r} to read the data from, seen from {ROOT}.")
+    if not own_file and dataset not in KNOWN:
+        raise ValueError(f"There is no data set {dataset!r}; take one of {', '.join(KNOWN)}, or the path of a file.")
+    model, training = configure_run(parameters)
+    for name, steps in (("num_steps", parameters["num_steps"]), ("eval_num_steps", training.eval_num_steps)):
+        if steps is not None and not (type(steps) is int and 1 <= steps <= model.num_diffusion_steps):
+            raise ValueError(f"{name} must be a whole number between 1 and num_diffusion_steps, here "
+                             f"{model.num_diffusion_steps}, but it is {steps!r}.")
+    return model, training
+
+
+def planned_epochs(grid, cells, check):
+    """How many epochs each cell trains at most, by its name; LaunchError if `check` refuses a cell's parameters."""
+    epochs = {}
+    for cell in cells:
+        try:
+            epochs[cell.name] = check(cell.all)[1].epochs
+        except ValueError as error:
+            raise LaunchError(f"{grid.name}: {cell.name}: {error}") from error
+    return epochs
