@@ -160,6 +160,9 @@ def check_run(parameters):
         if steps is not None and not (type(steps) is int and 1 <= steps <= model.num_diffusion_steps):
             raise ValueError(f"{name} must be a whole number between 1 and num_diffusion_steps, here "
                              f"{model.num_diffusion_steps}, but it is {steps!r}.")
+    users = parameters["analysis_users"]
+    if type(users) is not int or users != 0 and users < 10:
+        raise ValueError(f"analysis_users must be 0 or a whole number of at least 10, but it is {users!r}.")
     return model, training
 
 

@@ -197,7 +197,8 @@ class DiffuRec(nn.Module):
     def cross_attention_weights(self, histories, x_t, t, generator=None):
         """How much each position asks of each item of the history: [B, H, L, L], rows adding up to 1, padding 0.
 
-        histories: [B, L] left-padded ids; x_t: [B, d]; t: [B]. ValueError for a model without cross-attention.
+        histories: [B, L] left-padded ids; x_t: [B, d]; t: [B]. Call model.eval() before, or dropout has its say.
+        ValueError for a model without cross-attention.
         """
         if self.cross_attention is None:
             raise ValueError("This model has no cross-attention; make it with ModelConfig(cross_attention=True).")

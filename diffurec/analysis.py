@@ -1,0 +1,152 @@
+"""What one trained model is looked at for beyond its metrics: groups of users, spread of samples, steps, a map of targets."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from .dataset import Dataset
+from .evaluation import expected_ranks, rank_targets, stream_seed
+from .metrics import mean_metrics
+from .splits import leave_one_out, length_batches
+
+LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
+ENSEMBLES = (1, 2, 4, 8, 16)
+STEPS = (1, 2, 4, 8, 16, 32)
+
+
+def some_users(data, count, seed=0):
+    """The data of `count` users drawn without replacement (all, if there are fewer), in their order; the items stay."""
+    drawn = np.random.default_rng(seed).choice(data.num_users, min(count, data.num_users), replace=False)
+    sequences = [data.sequences[u] for u in np.sort(drawn)]
+    offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
+    return Dataset(data.name, data.num_items, np.concatenate(sequences), offsets, data.titles, data.genres, data.source)
+
+
+def training_counts(data):
+    """How often each item occurs in the training part (all but each user's last two items): [I + 1], 0 for the padding."""
+    return np.bincount(np.concatenate([s[:-2] for s in data.sequences]), minlength=data.num_items + 1)
+
+
+def group_metrics(ranks, data, split="test"):
+    """{group: {"users": n, "HR@5": ...}} by the target's popularity and by the length of the user's sequence.
+
+    "head": the target is among the 20 % of items most frequent in training, "tail": the others (Zolghadr et al. 2024,
+    RQ3). Five groups of about equally many users by length; users of one length stay together. ranks: [U].
+    """
+    order = np.argsort(-training_counts(data)[1:], kind="stable") + 1
+    head = np.isin(leave_one_out(data, split, 1).gather(torch.arange(data.num_users), 1)[1].numpy(),
+                   order[:max(1, round(0.2 * data.num_items))])
+    lengths = np.diff(data.offsets)
+    edges = np.unique(np.quantile(lengths, (0.2, 0.4, 0.6, 0.8), method="inverted_cdf"))
+    group = np.searchsorted(edges, lengths)                                     # up to and with the edge: the lower group
+    masks = {"head": head, "tail": ~head}
+    for number in np.unique(group):
+        inside = lengths[group == number]
+        masks[f"length {inside.min()}-{inside.max()}"] = group == number
+    return {name: {"users": int(mask.sum()), **mean_metrics(ranks[mask])} for name, mask in masks.items() if mask.any()}
+
+
+@torch.no_grad()
+def reconstruct(model, data, seed=0, num_steps=None):
+    """One sample of the reverse process for each user's test target: (x_0 [U, d], targets [U]), on the model's device."""
+    examples, training = leave_one_out(data, "test", model.max_length), model.training
+    x_0 = torch.zeros(len(examples), model.config.hidden_size, device=model.device)
+    targets = torch.zeros(len(examples), dtype=torch.long, device=model.device)
+    model.eval()
+    for number, index in enumerate(length_batches(examples.lengths, 512)):
+        generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
+        histories, found = examples.gather(index, int(examples.lengths[index].max()))
+        x_0[index] = model.predict(histories.to(model.device), num_steps, generator)
+        targets[index] = found.to(model.device)
+    model.train(training)
+    return x_0, targets
+
+
+def _top(model, x_0, k):
+    k = min(k, model.num_items)
+    return model.score_items(x_0, 1, model.num_items + 1).topk(k, dim=1).indices
+
+
+def _shared(first, second):
+    """The share of the items of one list that the other has too, per user: [U, k], [U, k] -> [U]."""
+    return (first.unsqueeze(2) == second.unsqueeze(1)).any(2).double().mean(1)
+
+
+def steps_needed(model, data, seed=0, k=20):
+    """For each number of reverse steps: agreement of the top k with that of all steps, and the test metrics."""
+    steps = [s for s in STEPS if s < model.config.num_diffusion_steps] + [model.config.num_diffusion_steps]
+    found = {s: reconstruct(model, data, seed, s) for s in steps}
+    full = _top(model, found[steps[-1]][0], k)
+    return [
+        {"num_steps": s, "agreement": float(_shared(_top(model, x_0, k), full).mean()),
+         **mean_metrics(expected_ranks(model, x_0, targets).cpu().numpy())}
+        for s, (x_0, targets) in found.items()
+    ]
+
+
+def uncertainty(model, data, seed=0, repeats=4, k=20, num_steps=None):
+    """What repeated samples for one user share, for each delta of lambda at inference (the weights are the same).
+
+    spread: mean over users and pairs of samples of 1 - cos(x_0, x_0'); overlap: of the share of their top k in common;
+    diversity: distinct items among a user's lists over k, 1 (always the same) to `repeats`. Metrics: means over samples.
+    """
+    rows = []
+    for delta in LAMBDAS:
+        other = copy.copy(model)                                                # the same weights
+        other.config = replace(model.config, lambda_uncertainty=delta)
+        samples = [reconstruct(other, data, stream_seed(seed, r), num_steps) for r in range(repeats)]
+        lists = [_top(model, x_0, k) for x_0, _ in samples]
+        pairs = [(a, b) for a in range(repeats) for b in range(a)]
+        spread = [1 - torch.cosine_similarity(samples[a][0].double(), samples[b][0].double()).mean() for a, b in pairs]
+        joined = torch.cat(lists, dim=1).sort(dim=1).values
+        distinct = 1 + (joined.diff(dim=1) != 0).sum(1)
+        metrics = [mean_metrics(expected_ranks(model, x_0, targets).cpu().numpy()) for x_0, targets in samples]
+        rows.append({
+            "lambda_uncertainty": delta, "spread": float(torch.stack(spread).mean()),
+            "overlap": float(torch.stack([_shared(lists[a], lists[b]).mean() for a, b in pairs]).mean()),
+            "diversity": float(distinct.double().mean() / lists[0].shape[1]),
+            **{name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]},
+        })
+    return rows
+
+
+def ensemble_sizes(model, data, seed=0):
+    """Test metrics of Algorithm 3 (one step each) for ensembles of 1 to 16 predictions."""
+    return [{"ensemble": e, **mean_metrics(rank_targets(model, data, "test", seed, ensemble=e))} for e in ENSEMBLES]
+
+
+def target_map(model, data, counts, seed=0, clusters=5):
+    """The reconstructed test targets of the users in the plane, one row each (no padded ones), as lists of length U.
+
+    tsne, pca: [U, 2] coordinates; cluster: k-means in all d dimensions; popularity: the true target's count in
+    training, from counts [I + 1]; item: the true target.
+    """
+    x_0, targets = reconstruct(model, data, seed)
+    x_0, targets = x_0.double().cpu().numpy(), targets.cpu().numpy()
+    perplexity = min(30, (len(x_0) - 1) / 3)
+    maps = {
+        "tsne": TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x_0),
+        "pca": PCA(2, random_state=seed).fit_transform(x_0),
+    }
+    return {
+        **{name: np.round(points, 3).tolist() for name, points in maps.items()},
+        "cluster": KMeans(min(clusters, len(x_0)), n_init=10, random_state=seed).fit_predict(x_0).tolist(),
+        "popularity": counts[targets].tolist(), "item": targets.tolist(),
+    }
+
+
+def analyse(model, data, count, seed=0, num_steps=None):
+    """Steps, uncertainty, ensembles and map for `count` users drawn at random: a dict for JSON, {} for count 0."""
+    if not count:
+        return {}
+    users = some_users(data, count, seed)
+    return {
+        "users": users.num_users, "steps": steps_needed(model, users, seed),
+        "uncertainty": uncertainty(model, users, seed, num_steps=num_steps),
+        "ensembles": ensemble_sizes(model, users, seed), "map": target_map(model, users, training_counts(data), seed),
+    }
