@@ -44,6 +44,7 @@ def test_the_package_asks_for_names_alone_and_each_is_pinned():
 
 
 DISTRIBUTIONS = packages_distributions()       # of each importable name
+OURS = {"diffurec", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
 
 
 def imported(source):
@@ -55,7 +56,7 @@ def imported(source):
         elif isinstance(node, ast.ImportFrom) and not node.level:
             modules.add(node.module.split(".")[0])
     return {canonicalize_name(DISTRIBUTIONS.get(module, [module])[0])
-            for module in modules - set(sys.stdlib_module_names) - {"diffurec", "conftest"}}
+            for module in modules - set(sys.stdlib_module_names) - OURS}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "diffurec").glob("*.py")), ids=lambda path: path.name)
