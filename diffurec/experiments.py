@@ -302,8 +302,12 @@ def _finish(launch, cell, label):
 
 
 def make_report(grid, out, notebook, launch):
-    """Executes the report notebook on the results in `out`, whatever cells are finished; whether it did not fail."""
-    cell = Cell("report", {"results": _below(launch.root, out), "grid": grid.name}, {}, out,
+    """Executes the report notebook on the results in `out`, whatever cells are finished; whether it did not fail.
+
+    grid: its name or its path, as on the command line.
+    """
+    name = _below(launch.root, Path(grid).resolve()) if grid.endswith(".toml") else grid
+    cell = Cell("report", {"results": _below(launch.root, out), "grid": name}, {}, out,
                 checkpoints(out, launch.root) / "report")
     try:
         with locked(cell, wait=True):       # for the report of another launch, made without what was finished since
@@ -377,7 +381,7 @@ def main(arguments=None, notebook=NOTEBOOK, grids=GRIDS, root=ROOT, report=REPOR
             failed, left = run_cells(todo, launch, options.jobs)
             progress.bar.close()
             reported = (grid.report or options.report_only) and not launch.kernels.stopped
-            sound = not reported or make_report(grid, out, report, launch)
+            sound = not reported or make_report(options.grid, out, report, launch)
         if launch.kernels.stopped:
             raise KeyboardInterrupt
     except LaunchError as error:

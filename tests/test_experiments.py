@@ -480,11 +480,12 @@ def test_a_report_that_cannot_be_made_is_refused_before_anything_runs(lab, capsy
     ({"num_steps": 32}, "num_steps"),
     ({"eval_num_steps": 17}, "eval_num_steps must be"),
     ({"hidden_size": 30, "num_heads": 4}, "num_heads"),
+    *(({"analysis_users": users}, "analysis_users must be 0 or") for users in (9, -1, 2.5, True, None)),
 ])
 def test_values_that_a_run_would_fail_on_are_refused(tmp_path, changes, part):
     (tmp_path / "mine.csv").touch()
     good = {"variant": "baseline", "settings": "laptop", "epochs": 7, "num_diffusion_steps": 16, "num_steps": 16,
-            "eval_num_steps": 1}
+            "eval_num_steps": 1, "analysis_users": 0}
     for dataset in ("ml-100k", str(tmp_path / "mine.csv")):
         assert check_run(good | {"dataset": dataset})[1].epochs == 7
     assert check_run(good | {"dataset": "ml-1m", "num_steps": None})[0].num_diffusion_steps == 16
