@@ -10,13 +10,14 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from .dataset import Dataset
-from .evaluation import expected_ranks, rank_targets, stream_seed
+from .evaluation import evaluate, expected_ranks, stream_seed
 from .metrics import mean_metrics
 from .splits import leave_one_out, length_batches
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 ENSEMBLES = (1, 2, 4, 8, 16)
 STEPS = (1, 2, 4, 8, 16, 32)
+BATCH = 64      # so few users are of very different lengths: in larger batches most would be padding
 
 
 def some_users(data, count, seed=0):
@@ -58,7 +59,7 @@ def reconstruct(model, data, seed=0, num_steps=None):
     x_0 = torch.zeros(len(examples), model.config.hidden_size, device=model.device)
     targets = torch.zeros(len(examples), dtype=torch.long, device=model.device)
     model.eval()
-    for number, index in enumerate(length_batches(examples.lengths, 512)):
+    for number, index in enumerate(length_batches(examples.lengths, BATCH)):
         generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
         histories, found = examples.gather(index, int(examples.lengths[index].max()))
         x_0[index] = model.predict(histories.to(model.device), num_steps, generator)
@@ -117,7 +118,7 @@ def uncertainty(model, data, seed=0, repeats=4, k=20, num_steps=None):
 
 def ensemble_sizes(model, data, seed=0):
     """Test metrics of Algorithm 3 (one step each) for ensembles of 1 to 16 predictions."""
-    return [{"ensemble": e, **mean_metrics(rank_targets(model, data, "test", seed, ensemble=e))} for e in ENSEMBLES]
+    return [{"ensemble": e, **evaluate(model, data, "test", seed, batch_size=BATCH, ensemble=e)} for e in ENSEMBLES]
 
 
 def target_map(model, data, counts, seed=0, clusters=5):
