@@ -124,16 +124,18 @@ def ensemble_sizes(model, data, seed=0):
 def target_map(model, data, counts, seed=0, clusters=5):
     """The reconstructed test targets of the users in the plane, one row each (no padded ones), as lists of length U.
 
-    tsne, pca: [U, 2] coordinates; cluster: k-means in all d dimensions; popularity: the true target's count in
-    training, from counts [I + 1]; item: the true target.
+    tsne, pca: [U, 2] coordinates, all 0 where the targets do not differ; cluster: k-means in all d dimensions;
+    popularity: the true target's count in training, from counts [I + 1]; item: the true target.
     """
     x_0, targets = reconstruct(model, data, seed)
     x_0, targets = x_0.double().cpu().numpy(), targets.cpu().numpy()
-    perplexity = min(30, (len(x_0) - 1) / 3)
-    maps = {
-        "tsne": TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x_0),
-        "pca": PCA(2, random_state=seed).fit_transform(x_0),
-    }
+    maps = {name: np.zeros((len(x_0), 2)) for name in ("tsne", "pca")}
+    if np.ptp(x_0, axis=0).any():               # else one user or a collapsed model: scikit-learn would divide by 0
+        perplexity = min(30, (len(x_0) - 1) / 3)
+        maps = {
+            "tsne": TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x_0),
+            "pca": PCA(2, random_state=seed).fit_transform(x_0),
+        }
     return {
         **{name: np.round(points, 3).tolist() for name, points in maps.items()},
         "cluster": KMeans(min(clusters, len(x_0)), n_init=10, random_state=seed).fit_predict(x_0).tolist(),
