@@ -12,7 +12,8 @@ from test_evaluation import NUM_ITEMS, TINY, make_data
 
 from diffurec import Dataset, DiffuRec, ModelConfig, analysis, evaluate, rank_targets
 from diffurec.analysis import (
-    analyse, ensemble_sizes, group_metrics, reconstruct, some_users, steps_needed, target_map, training_counts, uncertainty
+    BATCH, analyse, ensemble_sizes, group_metrics, reconstruct, some_users, steps_needed, target_map, training_counts,
+    uncertainty,
 )
 from diffurec.evaluation import expected_ranks, stream_seed
 from diffurec.metrics import mean_metrics
@@ -177,12 +178,12 @@ def test_without_lambda_a_reconstruction_is_the_prediction_for_each_user_alone()
 
 @pytest.mark.parametrize("num_steps", [None, 1])
 def test_reconstructions_are_ranked_as_in_the_evaluation(num_steps):
-    """700 users are two batches, each with random numbers of its own."""
+    """700 users are several batches, each with random numbers of its own."""
     data, model = make_data(users=700), make_model()
     x_0, targets = reconstruct(model, data, seed=3, num_steps=num_steps)
     ranks = expected_ranks(model, x_0, targets).numpy()
-    assert np.array_equal(ranks, rank_targets(model, data, "test", seed=3, num_steps=num_steps))
-    assert not np.array_equal(ranks, rank_targets(model, data, "test", seed=4, num_steps=num_steps))
+    assert np.array_equal(ranks, rank_targets(model, data, "test", seed=3, batch_size=BATCH, num_steps=num_steps))
+    assert not np.array_equal(ranks, rank_targets(model, data, "test", seed=4, batch_size=BATCH, num_steps=num_steps))
 
 
 @pytest.mark.parametrize("training", [True, False])
