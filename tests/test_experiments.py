@@ -325,7 +325,7 @@ def test_two_cells_at_once_and_one_that_fails(lab, monkeypatch, capfd):
     (lab.root / "broken").touch()
     assert lab.run("grid", "--jobs", "2") == 1
     said, errors = capfd.readouterr()
-    assert errors == ""
+    assert "diffurec" not in errors     # a kernel may complain of its sockets when it is told to end; the launcher may not
     assert "[1/4] raises: FAILED. AssertionError: last line" in said
     assert said.splitlines()[-1] == "1 of 4 failed: raises. The same command runs them again."
     for name in ("raises", "meets-1", "meets-2", "good"):
