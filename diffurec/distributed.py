@@ -4,6 +4,10 @@ import atexit
 import os
 
 import torch
+
+# Before any group exists: this module's functions take the group there is at its first import as a default argument. The
+# optimisers import it too, and a group it holds is never destroyed; its threads then can abort the process at its end.
+import torch.distributed.nn.functional
 from torch import distributed as dist
 
 
@@ -16,7 +20,7 @@ def start(device):
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(dist.destroy_process_group)         # its threads, left running, abort the process at its exit
+        atexit.register(dist.destroy_process_group)         # joins its threads
     return device
 
 
