@@ -59,12 +59,14 @@ def reconstruct(model, data, seed=0, num_steps=None):
     x_0 = torch.zeros(len(examples), model.config.hidden_size, device=model.device)
     targets = torch.zeros(len(examples), dtype=torch.long, device=model.device)
     model.eval()
-    for number, index in enumerate(length_batches(examples.lengths, BATCH)):
-        generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
-        histories, found = examples.gather(index, int(examples.lengths[index].max()))
-        x_0[index] = model.predict(histories.to(model.device), num_steps, generator)
-        targets[index] = found.to(model.device)
-    model.train(training)
+    try:
+        for number, index in enumerate(length_batches(examples.lengths, BATCH)):
+            generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
+            histories, found = examples.gather(index, int(examples.lengths[index].max()))
+            x_0[index] = model.predict(histories.to(model.device), num_steps, generator)
+            targets[index] = found.to(model.device)
+    finally:
+        model.train(training)
     return x_0, targets
 
 

@@ -36,22 +36,22 @@ def read_result(path):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name} cannot be read as JSON ({error})") from error
+        raise ValueError(f"{path.name} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict) or "schema" not in content:
-        raise ValueError(f"{path.name} is not a result of train.ipynb: it has no schema")
+        raise ValueError(f"{path.name} is not a result of train.ipynb: it has no schema.")
     if content["schema"] != SCHEMA:
-        raise ValueError(f"{path.name} has schema {content['schema']!r}, and this version reads {SCHEMA}")
+        raise ValueError(f"{path.name} has schema {content['schema']!r}, and this version reads {SCHEMA}.")
     for key, kind in REQUIRED.items():
         if type(content.get(key)) is not kind:
-            raise ValueError(f"{path.name} is damaged: {key} is not there as {kind.__name__}")
+            raise ValueError(f"{path.name} is damaged: {key} is not there as {kind.__name__}.")
     try:
         content["ranks"] = {split: np.array(content["ranks"][split].split(), float) for split in ("validation", "test")}
         users = content["data"]["users"]
-        sound = all(len(r) == users and (r >= 1).all() for r in content["ranks"].values())
+        sound = all(len(r) == users and ((r >= 1) & np.isfinite(r)).all() for r in content["ranks"].values())
     except (KeyError, AttributeError, ValueError, TypeError) as error:
-        raise ValueError(f"{path.name} is damaged: its ranks or its data cannot be read ({error!r})") from error
+        raise ValueError(f"{path.name} is damaged: its ranks or its data cannot be read ({error!r}).") from error
     if not sound:
-        raise ValueError(f"{path.name} is damaged: its ranks are not one of at least 1 for each of {users} users")
+        raise ValueError(f"{path.name} is damaged: its ranks are not one finite number of at least 1 for each of {users} users.")
     return content
 
 

@@ -197,6 +197,13 @@ def test_a_reconstruction_has_no_dropout_and_leaves_the_models_mode_and_random_n
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_reconstruction_that_fails_leaves_the_models_mode_as_it_was():
+    model = make_model().train()
+    with pytest.raises(ValueError, match="num_steps"):
+        reconstruct(model, make_data(), num_steps=0)
+    assert model.training
+
+
 # Steps
 
 def test_each_number_of_steps_has_its_agreement_and_the_metrics_of_the_evaluation():

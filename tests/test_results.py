@@ -92,7 +92,7 @@ def damaged(good):
     def without(key, of=content):
         return {k: v for k, v in of.items() if k != key}
 
-    few = "its ranks are not one of at least 1 for each of 3 users"
+    few = "its ranks are not one finite number of at least 1 for each of 3 users"
     return {
         "cut.json": (good[:len(good) // 2], "cannot be read as JSON"),
         "empty.json": ("", "cannot be read as JSON"),
@@ -107,6 +107,7 @@ def damaged(good):
         "zero.json": (ranked(test="1 0 2"), few),
         "below.json": (ranked(validation="1 0.5 2"), few),
         "nan.json": (ranked(test="1 nan 2"), few),
+        "infinite.json": (ranked(test="1 inf 2"), few),
         "words.json": (ranked(test="1 two 3"), "its ranks or its data cannot be read"),
         "numbers.json": (ranked(test=[1, 2, 3]), "its ranks or its data cannot be read"),
         "half.json": (changed(ranks=without("validation", content["ranks"])), "its ranks or its data cannot be read"),
