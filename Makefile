@@ -71,6 +71,7 @@ test: data
 	if [ -n "$$(find notebooks -name .ipynb_checkpoints -prune -o -name '*.ipynb' -print)" ]; then \
 	$(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
 	--nbval-sanitize-with=notebooks/sanitize.cfg notebooks || failed=1; \
+	$(RUN) tests/notebook_figures.py || failed=1; \
 	else echo "There are no notebooks to compare."; fi; \
 	exit $$failed
 

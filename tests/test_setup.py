@@ -17,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from diffurec import load_dataset
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
@@ -279,3 +281,51 @@ def test_a_notebook_is_committed_as_run_from_top_to_bottom(path):
     home = re.search(r"(?<![\w.])/(home|Users|root|tmp|private|mnt|workspace|content)/[\w.-]+", json.dumps(outputs))
     assert home is None, f"an output shows a path of the machine it ran on: {home[0]}"
     assert str(ROOT) not in json.dumps(outputs)
+
+
+TUTORIAL = [path for path in NOTEBOOKS if path.parent == ROOT / "notebooks"]
+SOLUTIONS = [path for path in NOTEBOOKS if path.parent == ROOT / "notebooks" / "solutions"]
+
+
+def markdown(path):
+    """The prose of a notebook, one text a cell, or of a page."""
+    if path.suffix == ".md":
+        return [path.read_text(encoding="utf-8")]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "data" / "README.md", *NOTEBOOKS],
+                         ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_one(path):
+    links = re.findall(r"\]\(([^)\s]+)\)", "\n".join(markdown(path)))
+    missing = [link for link in links if not re.match(r"https?:|mailto:|#", link)
+               and not (path.parent / link.split("#")[0]).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", TUTORIAL, ids=lambda path: path.name)
+def test_a_notebook_of_the_tutorial_opens_and_closes_as_all_do(path):
+    first, *_, last = markdown(path)
+    number = TUTORIAL.index(path)
+    neighbours = [other.name for other in TUTORIAL[max(0, number - 1):number + 2] if other != path]
+    assert first.startswith(f"# {number + 1}. ")
+    for name in neighbours:
+        assert f"({name})" in first and f"({name})" in last
+    assert "**What you will build" in first and "**Runtime" in first
+    assert f"(solutions/{path.name})" in "\n".join(markdown(path))
+
+
+def test_every_notebook_of_the_tutorial_has_its_solutions():
+    assert [path.name for path in SOLUTIONS] == [path.name for path in TUTORIAL]
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "reports").rglob("*.ipynb"))],
+                         ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_film_title_is_in_an_output(path):
+    """MovieLens may not be redistributed. (A title without its year is too often a word of English.)"""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    shown = json.dumps([cell["outputs"] for cell in cells if cell["cell_type"] == "code"], ensure_ascii=False)
+    titles = [title for title in load_dataset("ml-100k").titles if re.search(r"\(\d{4}\)$", title)]
+    assert len(titles) > 1_600
+    assert not [title for title in titles if title in shown]
