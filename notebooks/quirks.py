@@ -1,0 +1,137 @@
+"""What the released codes do and the papers do not say: each quirk alone, as one change to diffurec's classes.
+
+The letters are those of 11_paper_against_code.ipynb. Sources: DiffuRec is the code of Li et al. 2023 (WHUIR/DiffuRec),
+DiffuRecSys that of Zolghadr et al. 2024 (shararezr/DiffuRecSys). Quirks without a letter here need no code: (c), (d), (h)
+and (l) are in the module too, (m) is offset_noise="elementwise" and (o) is embedding_std=1.0.
+"""
+
+import copy
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from diffurec import Dataset, DiffuRec
+from diffurec.evaluation import expected_ranks
+from diffurec.model import Approximator, Attention, Block
+from diffurec.splits import leave_one_out
+
+
+class QueryMaskedAttention(Attention):
+    """(a) DiffuRec: the mask fills the rows of the queries that are padding; no key is masked."""
+
+    def forward(self, queries, memory, key_mask=None):
+        query, key, value, _ = self._heads(queries, memory, None)
+        scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])        # [B, H, Q, L]
+        if key_mask is not None:
+            rows = key_mask[:, None, -queries.shape[1]:, None]                   # [B, 1, Q, 1]
+            scores = scores.masked_fill(~rows, -1e9)                             # all keys alike: softmax is uniform
+        return self.out((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+
+
+class ZeroIsAnItem(DiffuRec):
+    """(b) DiffuRec: index 0, the padding, has a row like every item, and the softmax of the loss runs over it too."""
+
+    def forward(self, histories, targets, t, noise, generator=None):
+        embedded, key_mask = self.embed_history(histories)
+        x_t = self.diffusion.q_sample(self.item_embedding(targets), t, noise)
+        x_start = self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
+        return F.cross_entropy(x_start @ self.item_embedding.weight.T, targets, reduction="none")   # [B, 1 + num_items]
+
+
+class TwiceDroppedBlock(Block):
+    """(i) DiffuRec: after the dropout of its sublayers the block drops its whole output, the residual stream, once more."""
+
+    def forward(self, x, key_mask=None, last_only=False):
+        return self.dropout(super().forward(x, key_mask, last_only))
+
+
+class LastBlockOnly(Approximator):
+    """(j) DiffuRecSys: every block receives the original history, and only the last block's output is used."""
+
+    def forward(self, z, key_mask=None):
+        for block in self.blocks:
+            hidden = block(z, key_mask)                                          # not block(hidden, ...)
+        return self.norm(self.dropout(hidden[:, -1]))
+
+
+class LinearCrossAttention(Attention):
+    """(k) DiffuRecSys: softmax over the query's features and over the heads of the keys; -1e9 in padded rows of the output."""
+
+    def forward(self, queries, memory, key_mask=None):
+        query, key, value, _ = self._heads(queries, memory, None)                # [B, H, L, d/H]
+        context = key.softmax(1).transpose(2, 3) @ value                         # [B, H, d/H, d/H], a sum over all L, padding too
+        hidden = query.softmax(-1) @ context                                     # [B, H, L, d/H]
+        if key_mask is not None:
+            hidden = hidden.masked_fill(~key_mask[:, None, :, None], -1e9)
+        return self.out(hidden.transpose(1, 2).flatten(2))
+
+
+def switch_on(letter, model):
+    """A copy of the model, the same weights, with quirk a, b, i, j or k."""
+    model = copy.deepcopy(model)
+    blocks = model.approximator.blocks
+    modules, kind = {
+        "a": ([block.attention for block in blocks], QueryMaskedAttention),
+        "b": ([model], ZeroIsAnItem),
+        "i": (blocks, TwiceDroppedBlock),
+        "j": ([model.approximator], LastBlockOnly),
+        "k": ([model.cross_attention], LinearCrossAttention),
+    }[letter]
+    for module in modules:
+        module.__class__ = kind                                                  # another forward over the same weights
+    if letter == "b":
+        model.item_embedding.padding_idx = None                                  # so that it gets a gradient as an input
+        torch.nn.init.normal_(model.item_embedding.weight.data[0], std=model.config.embedding_std)
+    return model
+
+
+def cut_into_pieces(data, least, most, count, seed=0):
+    """`count` sequences of `least` to `most` items, cut one after the other from the users' sequences, the rest left out."""
+    generator, pieces = np.random.default_rng(seed), []
+    for sequence in data.sequences:
+        start = 0
+        while len(sequence) - start >= least:
+            length = generator.integers(least, most + 1)
+            pieces.append(sequence[start:start + length])
+            start += length
+    pieces = [p for p in pieces if len(p) >= least]
+    drawn = [pieces[i] for i in np.sort(generator.choice(len(pieces), count, replace=False))]
+    offsets = np.concatenate([[0], np.cumsum([len(p) for p in drawn])])
+    return Dataset(f"pieces of {data.name}", data.num_items, np.concatenate(drawn), offsets)
+
+
+def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3):
+    """Trains in place, for a fixed number of epochs; histories are padded to max_length, as in the released codes."""
+    examples = leave_one_out(data, "train", model.max_length)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    generator = torch.Generator().manual_seed(seed)                              # order, steps and noise
+    torch.manual_seed(seed)                                                      # lambda and dropout
+    model.train()
+    for _ in range(epochs):
+        for index in torch.randperm(len(examples), generator=generator).split(batch_size):
+            histories, targets = examples.gather(index, model.max_length)
+            t = torch.randint(model.diffusion.num_steps, (len(index),), generator=generator)
+            noise = model.diffusion.draw_noise((len(index), model.config.hidden_size), generator)
+            optimizer.zero_grad(set_to_none=True)
+            model(histories, targets, t, noise).mean().backward()
+            optimizer.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def test_ranks(model, data, seed=0):
+    """Ranks of the test targets [U] by one reverse step, histories padded to max_length; index 0 counts in quirk (b)."""
+    examples = leave_one_out(data, "test", model.max_length)
+    histories, targets = examples.gather(torch.arange(len(examples)), model.max_length)
+    x_0 = model.predict(histories, num_steps=1, generator=torch.Generator().manual_seed(seed))
+    ranks = expected_ranks(model, x_0, targets)
+    if isinstance(model, ZeroIsAnItem):
+        ranks += x_0 @ model.item_embedding.weight[0] > (x_0 * model.item_embedding(targets)).sum(1)
+    return ranks.numpy()
+
+
+def pad_last_batch(x_0, size):
+    """(n) DiffuRecSys: rows of zeros fill the last batch of reconstructed targets [U, d] to `size` -> [a multiple of size, d]."""
+    return F.pad(x_0, (0, 0, 0, -len(x_0) % size))
