@@ -1,8 +1,9 @@
 """What the released codes do and the papers do not say: each quirk alone, as one change to diffurec's classes.
 
-The letters are those of 11_paper_against_code.ipynb. Sources: DiffuRec is the code of Li et al. 2023 (WHUIR/DiffuRec),
-DiffuRecSys that of Zolghadr et al. 2024 (shararezr/DiffuRecSys). Quirks without a letter here need no code: (c), (d), (h)
-and (l) are in the module too, (m) is offset_noise="elementwise" and (o) is embedding_std=1.0.
+The letters are those of 11_paper_against_code.ipynb. DiffuRec is the code of Li et al. 2023 (WHUIR/DiffuRec),
+DiffuRecSys that of Zolghadr et al. 2024 (shararezr/DiffuRecSys). Letters that are not here need no class: (c),
+(d), (h) and (l) are in the module too, (m) is offset_noise="elementwise", (o) is embedding_std=1.0, and (e), (f)
+and (g) are functions in the notebook.
 """
 
 import copy
@@ -26,22 +27,23 @@ class QueryMaskedAttention(Attention):
         scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])        # [B, H, Q, L]
         if key_mask is not None:
             rows = key_mask[:, None, -queries.shape[1]:, None]                   # [B, 1, Q, 1]
-            scores = scores.masked_fill(~rows, -1e9)                             # all keys alike: softmax is uniform
+            scores = scores.masked_fill(~rows, -1e9)  # all keys alike: softmax is uniform
         return self.out((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
 
 
 class ZeroIsAnItem(DiffuRec):
-    """(b) DiffuRec: index 0, the padding, has a row like every item, and the softmax of the loss runs over it too."""
+    """(b) DiffuRec: index 0, the padding, has a row like every item; the softmax of the loss runs over it too."""
 
     def forward(self, histories, targets, t, noise, generator=None):
         embedded, key_mask = self.embed_history(histories)
         x_t = self.diffusion.q_sample(self.item_embedding(targets), t, noise)
         x_start = self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
-        return F.cross_entropy(x_start @ self.item_embedding.weight.T, targets, reduction="none")   # [B, 1 + num_items]
+        logits = x_start @ self.item_embedding.weight.T                          # [B, 1 + num_items]
+        return F.cross_entropy(logits, targets, reduction="none")
 
 
 class TwiceDroppedBlock(Block):
-    """(i) DiffuRec: after the dropout of its sublayers the block drops its whole output, the residual stream, once more."""
+    """(i) DiffuRec: after the dropout of its sublayers the block drops its output, the residual stream, once more."""
 
     def forward(self, x, key_mask=None, last_only=False):
         return self.dropout(super().forward(x, key_mask, last_only))
@@ -57,11 +59,11 @@ class LastBlockOnly(Approximator):
 
 
 class LinearCrossAttention(Attention):
-    """(k) DiffuRecSys: softmax over the query's features and over the heads of the keys; -1e9 in padded rows of the output."""
+    """(k) DiffuRecSys: softmax over a query's features and over the keys' heads; -1e9 in padded rows of the output."""
 
     def forward(self, queries, memory, key_mask=None):
         query, key, value, _ = self._heads(queries, memory, None)                # [B, H, L, d/H]
-        context = key.softmax(1).transpose(2, 3) @ value                         # [B, H, d/H, d/H], a sum over all L, padding too
+        context = key.softmax(1).transpose(2, 3) @ value  # [B, H, d/H, d/H], a sum over L, padding too
         hidden = query.softmax(-1) @ context                                     # [B, H, L, d/H]
         if key_mask is not None:
             hidden = hidden.masked_fill(~key_mask[:, None, :, None], -1e9)
@@ -80,15 +82,15 @@ def switch_on(letter, model):
         "k": ([model.cross_attention], LinearCrossAttention),
     }[letter]
     for module in modules:
-        module.__class__ = kind                                                  # another forward over the same weights
+        module.__class__ = kind  # another forward over the same weights
     if letter == "b":
-        model.item_embedding.padding_idx = None                                  # so that it gets a gradient as an input
+        model.item_embedding.padding_idx = None  # so that it gets a gradient as an input
         torch.nn.init.normal_(model.item_embedding.weight.data[0], std=model.config.embedding_std)
     return model
 
 
 def cut_into_pieces(data, least, most, count, seed=0):
-    """`count` sequences of `least` to `most` items, cut one after the other from the users' sequences, the rest left out."""
+    """`count` sequences of `least` to `most` items, cut one after the other from the users' sequences."""
     generator, pieces = np.random.default_rng(seed), []
     for sequence in data.sequences:
         start = 0
@@ -103,7 +105,7 @@ def cut_into_pieces(data, least, most, count, seed=0):
 
 
 def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3):
-    """Trains in place, for a fixed number of epochs; histories are padded to max_length, as in the released codes."""
+    """Trains in place for a fixed number of epochs; histories are padded to max_length, as in the released codes."""
     examples = leave_one_out(data, "train", model.max_length)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)                              # order, steps and noise
@@ -122,7 +124,7 @@ def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3):
 
 @torch.no_grad()
 def test_ranks(model, data, seed=0):
-    """Ranks of the test targets [U] by one reverse step, histories padded to max_length; index 0 counts in quirk (b)."""
+    """Ranks of the test targets [U] by one reverse step, histories padded to max_length; (b) ranks index 0 too."""
     examples = leave_one_out(data, "test", model.max_length)
     histories, targets = examples.gather(torch.arange(len(examples)), model.max_length)
     x_0 = model.predict(histories, num_steps=1, generator=torch.Generator().manual_seed(seed))
@@ -133,5 +135,5 @@ def test_ranks(model, data, seed=0):
 
 
 def pad_last_batch(x_0, size):
-    """(n) DiffuRecSys: rows of zeros fill the last batch of reconstructed targets [U, d] to `size` -> [a multiple of size, d]."""
+    """(n) DiffuRecSys: rows of zeros fill the last batch of targets: [U, d] -> [a multiple of size, d]."""
     return F.pad(x_0, (0, 0, 0, -len(x_0) % size))
