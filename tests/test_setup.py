@@ -46,7 +46,8 @@ def test_the_package_asks_for_names_alone_and_each_is_pinned():
 
 
 DISTRIBUTIONS = packages_distributions()       # of each importable name
-OURS = {"diffurec", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+SCRIPTS = [*sorted((ROOT / "tests").glob("*.py")), *sorted((ROOT / "notebooks").glob("*.py"))]
+OURS = {"diffurec", *(path.stem for path in SCRIPTS)}
 
 
 def imported(source):
@@ -66,7 +67,7 @@ def test_the_package_asks_for_all_that_it_imports(path):
     assert imported(path.read_text(encoding="utf-8")) <= DEPENDENCIES
 
 
-@pytest.mark.parametrize("path", [*sorted((ROOT / "tests").glob("*.py")), *NOTEBOOKS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_tests_and_notebooks_import_is_pinned(path):
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
