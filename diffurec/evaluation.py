@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from . import distributed
+from .fast import fast_matmul, item_chunks
 from .metrics import mean_metrics
-from .model import item_chunks
 from .splits import leave_one_out, length_batches
 
 
@@ -15,6 +15,7 @@ def evaluate(model, data, split="test", seed=0, **options):
 
 
 @torch.no_grad()
+@fast_matmul()
 def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
     """The rank of each user's target, [U] float64, 1 is best; ties count by their expected rank (1.5 for two at the top).
 

@@ -17,14 +17,9 @@ from torch import nn
 
 from .config import ModelConfig
 from .diffusion import GaussianDiffusion
+from .fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul, item_chunks
 
-ITEM_CHUNK = 1 << 16  # items scored at a time, so that memory does not grow with the catalogue
-ACTIVATIONS = {"gelu": lambda: nn.GELU(approximate="tanh"), "relu": nn.ReLU}
-
-
-def item_chunks(num_items):
-    """(first, last) of the items 1..num_items in chunks of at most ITEM_CHUNK, last not included."""
-    return [(i, min(i + ITEM_CHUNK, num_items + 1)) for i in range(1, num_items + 1, ITEM_CHUNK)]
+ACTIVATIONS = {"gelu": TanhGELU, "relu": nn.ReLU}
 
 
 class Attention(nn.Module):
@@ -48,14 +43,21 @@ class Attention(nn.Module):
     def forward(self, queries, memory, key_mask=None):
         """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
         query, key, value, mask = self._heads(queries, memory, key_mask)
-        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        if query.is_cuda:
+            heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        else:                                                                    # PyTorch's fused one is slow on a CPU
+            heads = self._softmax(query, key, mask) @ value
         return self.out(heads.transpose(1, 2).flatten(2))
+
+    @staticmethod
+    def _softmax(query, key, mask):
+        scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
+        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
 
     def weights(self, queries, memory, key_mask=None):
         """softmax(q . k / sqrt(d/H)), what `forward` weighs the values by: [B, H, Q, L], each row adding up to 1."""
         query, key, _, mask = self._heads(queries, memory, key_mask)
-        scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
-        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+        return self._softmax(query, key, mask)
 
 
 class Block(nn.Module):
@@ -68,7 +70,7 @@ class Block(nn.Module):
         self.attention = Attention(d, config.num_heads)
         self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
         self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), ACTIVATIONS[config.activation](), nn.Linear(4 * d, d))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.xavier_normal_(self.feed_forward[0].weight)
         nn.init.xavier_normal_(self.feed_forward[2].weight)
 
@@ -107,7 +109,7 @@ class Approximator(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)
 
     def forward(self, z, key_mask=None):
@@ -140,7 +142,7 @@ class DiffuRec(nn.Module):
         nn.init.normal_(self.item_embedding.weight, std=config.embedding_std)
         with torch.no_grad():
             self.item_embedding.weight[0] = 0
-        self.history_dropout = nn.Dropout(config.embedding_dropout)
+        self.history_dropout = Dropout(config.embedding_dropout)
         self.history_norm = nn.LayerNorm(d, eps=1e-12)
         self.diffusion = GaussianDiffusion(
             config.num_diffusion_steps, config.noise_schedule, config.offset_noise, config.offset_strength
@@ -149,7 +151,7 @@ class DiffuRec(nn.Module):
         self.approximator = Approximator(config)
         # Last, so that the other weights start alike with and without it.
         self.cross_attention = Attention(d, config.num_heads) if config.cross_attention else None
-        self.cross_dropout = nn.Dropout(config.dropout)
+        self.cross_dropout = Dropout(config.dropout)
 
     @property
     def device(self):
@@ -216,10 +218,10 @@ class DiffuRec(nn.Module):
         embedded, key_mask = self.embed_history(histories)
         x_t = self.diffusion.q_sample(self.item_embedding(targets), t, noise)
         x_start = self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
-        logits = x_start @ self.item_embedding.weight[1:].T                      # [B, num_items], padding left out
-        return F.cross_entropy(logits, targets - 1, reduction="none")
+        return catalogue_cross_entropy(x_start, self.item_embedding.weight, targets)
 
     @torch.no_grad()
+    @fast_matmul()
     def predict(self, histories, num_steps=None, generator=None, ensemble=None):
         """The reverse process: left-padded ids [B, L] -> reconstructed target embeddings x_0 [B, d].
 
@@ -262,6 +264,7 @@ class DiffuRec(nn.Module):
         log_shares = (self.score_items(x, first, last) - z.unsqueeze(1) for x, z in members)
         return reduce(torch.logaddexp, log_shares) - math.log(prediction.x_start.shape[1])
 
+    @fast_matmul()
     def recommend(self, histories, k=20, num_steps=None, generator=None, ensemble=None):
         """The k best items per history and their scores x_0 . e_j: ([B, k] ids, [B, k]), best first.
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffurec import Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, distributed, evaluate, rank_targets
-from diffurec import model as model_module
+from diffurec import fast
 from diffurec.evaluation import stream_seed
 
 NUM_ITEMS = 20
@@ -99,7 +99,7 @@ def test_ranks_are_the_slow_ones_in_the_order_of_the_users(split):
 @pytest.mark.parametrize("chunk", [NUM_ITEMS, 3])
 def test_the_baselines_ranks_are_the_slow_ones(kind, chunk, monkeypatch):
     """Their scores are float64 and not whole: a rank must not be rounded on the way."""
-    monkeypatch.setattr(model_module, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
     data = make_data()
     model = kind(data)
 
@@ -170,7 +170,7 @@ def test_the_means_are_over_users_not_over_batches(batch_size):
 def test_scoring_in_chunks_does_not_change_the_ranks(monkeypatch, chunk):
     data, table = make_data(), random_table()
     expected = rank_targets(Table(table), data)
-    monkeypatch.setattr(model_module, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
     assert np.array_equal(rank_targets(Table(table), data), expected)
 
 
@@ -178,13 +178,13 @@ def test_scoring_in_chunks_does_not_change_the_ranks(monkeypatch, chunk):
 def test_scoring_in_chunks_does_not_change_the_ranks_of_diffurec(monkeypatch, chunk):
     data, model = make_data(), make_diffurec()
     expected = rank_targets(model, data)
-    monkeypatch.setattr(model_module, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
     assert np.array_equal(rank_targets(model, data), expected)
 
 
 def test_a_chunk_is_no_larger_than_it_says(monkeypatch):
     model, spans = Table(random_table()), set()
-    monkeypatch.setattr(model_module, "ITEM_CHUNK", 7)
+    monkeypatch.setattr(fast, "ITEM_CHUNK", 7)
     score_items = model.score_items
     model.score_items = lambda x, first, last: spans.add((first, last)) or score_items(x, first, last)
     rank_targets(model, make_data())
