@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffurec import Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, distributed, evaluate, rank_targets
-from diffurec import fast
+from diffurec import Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, distributed, evaluate, fast, rank_targets
 from diffurec.evaluation import stream_seed
 
 NUM_ITEMS = 20

@@ -13,9 +13,8 @@ from test_model import padded_batch  # noqa: F401  a fixture
 from test_training import assert_same_run, new_model, run, tiny_data, without_times
 
 from diffurec import (
-    PRESETS, Dataset, DiffuRec, DiffuRecSys, ModelConfig, TrainConfig, configure_run, evaluate, load_model, rank_targets
+    PRESETS, Dataset, DiffuRec, DiffuRecSys, ModelConfig, TrainConfig, configure_run, evaluate, fast, load_model, rank_targets
 )
-from diffurec import fast
 from diffurec.diffusion import OFFSET_NOISES
 from diffurec.evaluation import stream_seed
 

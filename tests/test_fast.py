@@ -1,10 +1,14 @@
 """The fast forms against their plain ones: outputs and gradients, in float64 where rounding would hide a mistake."""
 
+import copy
+
+import plain
 import pytest
 import torch
 import torch.nn.functional as F
 
-from diffurec import fast
+from diffurec import DiffuRec, ModelConfig, fast
+from diffurec.evaluation import expected_ranks
 from diffurec.fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul
 
 
@@ -75,3 +79,117 @@ def test_fast_matmul_is_float32_and_leaves_the_setting_as_it_was():
         torch.testing.assert_close(a @ b.T, (a.double() @ b.T.double()).float(), rtol=0, atol=1e-3)
         1 / 0
     assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+# ---- the whole model against its plain form, which benchmarks/plain.py has and the tutorial writes out ----
+
+NUM_ITEMS = 50
+VARIANTS = [{}, {"cross_attention": True}, {"activation": "relu", "num_heads": 2}]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]
+
+
+def two_models(changes, dtype=torch.float64, device="cpu"):
+    """The same model twice, without dropout (its masks would differ), with a lambda that lets the target be heard."""
+    config = ModelConfig(
+        hidden_size=16, num_blocks=3, max_length=12, dropout=0.0, embedding_dropout=0.0, lambda_uncertainty=0.5, **changes
+    )
+    torch.manual_seed(0)
+    fast_one = DiffuRec(NUM_ITEMS, config).to(device, dtype)
+    return fast_one, copy.deepcopy(fast_one)
+
+
+def some_batch(seed, model, padding):
+    """Histories of random lengths in a row of their longest plus `padding`, targets, steps, noise and lambda."""
+    draw = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 11, (8,), generator=draw)
+    width = int(lengths.max()) + padding
+    histories = torch.randint(1, NUM_ITEMS + 1, (8, width), generator=draw)
+    histories[torch.arange(width) < width - lengths.unsqueeze(1)] = 0
+    d, dtype = model.config.hidden_size, model.item_embedding.weight.dtype
+    batch = (
+        histories, torch.randint(1, NUM_ITEMS + 1, (8,), generator=draw), torch.randint(32, (8,), generator=draw),
+        torch.randn(8, d, generator=draw, dtype=dtype), 0.5 + 0.5 * torch.randn(8, width, d, generator=draw, dtype=dtype),
+    )
+    return [x.to(model.device) for x in batch]
+
+
+def with_lambda(model, lambda_):
+    model.draw_lambda = lambda shape, generator=None: lambda_
+    return model
+
+
+def gelu_of(model):
+    return F.relu if model.config.activation == "relu" else plain.torch_gelu
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("seed, padding", [(0, 0), (1, 0), (2, 2)])
+def test_losses_and_gradients_are_those_of_the_plain_form(changes, dtype, tolerance, seed, padding, device):
+    ours, theirs = two_models(changes, dtype, device)
+    histories, targets, t, noise, lambda_ = some_batch(seed, ours, padding)
+    with fast_matmul():
+        found = with_lambda(ours, lambda_)(histories, targets, t, noise)
+        found.mean().backward()
+    expected = plain.loss(theirs, histories, targets, t, noise, lambda_, gelu_of(theirs))
+    expected.mean().backward()
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters()):
+        # A bias of the keys moves all scores alike: its gradient is zero but for rounding, and so compared absolutely.
+        scale = max(1.0, float(other.grad.abs().max()))
+        torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=tolerance * scale, msg=lambda m: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_padding_does_not_change_what_the_fast_form_predicts(changes):
+    ours, theirs = two_models(changes)
+    histories, _, t, x_t, lambda_ = some_batch(3, ours, 0)
+    padded, more = F.pad(histories, (5, 0)), F.pad(lambda_, (0, 0, 5, 0))
+    with torch.no_grad():
+        found = ours.predict_x_start(*ours.embed_history(histories), x_t, t, lambda_)
+        expected = plain.predict_x_start(theirs, *plain.embed(theirs, padded), x_t, t, more, gelu_of(theirs))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("changes", VARIANTS[:2])
+def test_the_first_fifty_steps_of_training_are_those_of_the_plain_form(changes):
+    """In float64, so that fifty steps of Adam do not blow rounding up. A wrong gradient in any one weight shows within a few."""
+    ours, theirs = two_models(changes)
+    start = None
+    optimizers = [torch.optim.Adam(m.parameters(), lr=3e-3, fused=fused) for m, fused in ((ours, True), (theirs, False))]
+    for step in range(50):
+        histories, targets, t, noise, lambda_ = some_batch(step % 5, ours, step % 2)
+        losses = (
+            with_lambda(ours, lambda_)(histories, targets, t, noise).mean(),
+            plain.loss(theirs, histories, targets, t, noise, lambda_).mean(),
+        )
+        for optimizer, loss in zip(optimizers, losses):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        start = losses[0].detach() if start is None else start
+        torch.testing.assert_close(*losses, rtol=1e-7, atol=0)
+    assert losses[0] < start - 0.5                                               # they did learn
+
+
+def test_ranks_are_those_of_the_plain_form():
+    ours, theirs = two_models({}, torch.float32)
+    histories, targets, _, _, _ = some_batch(4, ours, 0)
+    torch.manual_seed(1)
+    expected = plain.rank(theirs.eval(), histories, targets)
+    torch.manual_seed(1)
+    found = expected_ranks(ours, ours.eval().predict(histories), targets)
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_large_catalogue_trains_in_chunks(monkeypatch):
+    """The same step whatever the chunk: the gradients of one chunk and of many differ by rounding alone."""
+    grads = []
+    for chunk in (1 << 16, 7):
+        monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+        model, _ = two_models({})
+        histories, targets, t, noise, lambda_ = some_batch(0, model, 0)
+        with_lambda(model, lambda_)(histories, targets, t, noise).mean().backward()
+        grads.append(model.item_embedding.weight.grad)
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-12)

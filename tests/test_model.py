@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffurec import PRESETS, DiffuRec, ModelConfig, TrainConfig
-from diffurec import fast
+from diffurec import PRESETS, DiffuRec, ModelConfig, TrainConfig, fast
 
 NUM_ITEMS = 30
 SMALL = ModelConfig(hidden_size=16, num_blocks=3, num_heads=4, max_length=8)
