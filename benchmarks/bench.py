@@ -1,170 +1,389 @@
-"""How much faster than a plain padded implementation of the same model? All sides are timed in one run.
+"""How fast: against the plain form, as the sizes grow, and to the published accuracy. `make bench` runs all of it.
 
-    python tests/speed.py amazon-beauty
+    python benchmarks/bench.py [rates] [growth] [accuracy] [--out reports/benchmark]
 
-The plain side is written as the released code is: every history padded to L, attention and GELU by their formulas, all
-positions in every block, batches in random order, a sort of all scores to rank. A second plain side differs from it by
-torch's own GELU, which makes much of the difference on a CPU. Both have the same weights and, as an assertion below
-checks, give the same predictions. Settings of Li et al. 2023: L = 50, d = 128, 4 blocks, batch 512, 32 reverse steps.
+rates     training and evaluation on amazon-beauty and ml-1m against plain.py, and the share of the peak of products
+growth    time of a step and peak memory for histories, catalogues and batches of growing size
+accuracy  minutes of training to DiffuRec's published test NDCG@10 on the Amazon data sets, three seeds
+
+Settings of Li et al. 2023 where nothing else is said: L = 50, d = 128, 4 blocks, batch 512, 32 reverse steps. The sides
+take turns, each in a process of its own, so that none has another's memory, threads or settings; medians and the range
+of the rounds are shown. Each part adds what it measured to benchmark.json and draws benchmark.png anew.
 """
 
 import argparse
-import math
+import contextlib
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from statistics import median
+from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
+import plain
 import torch
-import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from diffurec import DiffuRec, ModelConfig, load_dataset
+from diffurec import DiffuRec, ModelConfig, TrainConfig, compare, evaluate, load_dataset, rank_targets, train
+from diffurec.checkpoint import write_atomically
 from diffurec.evaluation import expected_ranks
+from diffurec.fast import fast_matmul, kept_memory
 from diffurec.splits import leave_one_out, length_batches
+from diffurec.training import choose_device
 
 BATCH = 512
+ROUNDS = 5
+DATASETS = ("amazon-beauty", "ml-1m")
+PLAIN = {"plain, torch's GELU": plain.torch_gelu, "plain, GELU by formula": plain.gelu_by_formula}
+GROWTH = [
+    *({"what": "history length", "length": n, "num_items": 12_000, "batch": BATCH} for n in (10, 25, 50, 100, 200)),
+    *({"what": "catalogue", "length": 10, "num_items": n, "batch": BATCH} for n in (10_000, 100_000, 1_000_000)),
+    *({"what": "batch", "length": 10, "num_items": 12_000, "batch": n} for n in (128, 512, 2048)),
+]
+# The model and the protocol are those of Li et al. 2023; the initial scale and the learning rate's course are not.
+ACCURACY = {
+    "amazon-toys": {"published": 4.77, "embedding_std": 0.02, "training": {"epochs": 10, "lr_step": 8}},
+    "amazon-beauty": {"published": 4.75, "embedding_std": 0.02, "training": {"epochs": 10, "lr_step": 8}},
+}
+SEEDS = (0, 1, 2)
 
 
-def gelu_by_formula(x):
-    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+def has_bfloat16():
+    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
-def torch_gelu(x):
-    return F.gelu(x, approximate="tanh")
+@contextlib.contextmanager
+def fast_settings():
+    """What `train` sets while it runs."""
+    with fast_matmul(), kept_memory():
+        yield
 
 
-def plain_block(block, x, mask, gelu):
-    """x: [B, L, d]; mask: [B, L], True at real items -> [B, L, d], every position computed."""
-    attention, (batch, length, d) = block.attention, x.shape
-    heads, normed = attention.num_heads, block.attention_norm(x)
-    key, value = attention.key_value(normed).chunk(2, dim=-1)
-    query, key, value = (
-        y.view(batch, length, heads, d // heads).transpose(1, 2) for y in (attention.query(normed), key, value)
-    )
-    scores = query @ key.transpose(2, 3) / math.sqrt(d // heads)                 # [B, H, L, L]
-    shares = scores.masked_fill(~mask[:, None, None, :], -1e9).softmax(-1)
-    x = x + block.dropout(attention.out((shares @ value).transpose(1, 2).reshape(batch, length, d)))
-    widen, _, narrow = block.feed_forward
-    return x + block.dropout(narrow(gelu(widen(block.feed_forward_norm(x)))))
+def wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def plain_x_start(gelu, model, embedded, mask, x_t, t):
-    """As DiffuRec.predict_x_start: [B, L, d], [B, L], [B, d], [B] -> [B, d]."""
-    z = embedded + model.draw_lambda(embedded.shape) * (x_t + model.step_embedding(t)).unsqueeze(1)
-    for block in model.approximator.blocks:
-        z = plain_block(block, z, mask, gelu)
-    return model.approximator.norm(model.approximator.dropout(z))[:, -1]
-
-
-def plain_embed(model, histories):
-    return model.history_norm(model.history_dropout(model.item_embedding(histories))), histories != 0
-
-
-def train_step(model, optimizer, loss):
-    optimizer.zero_grad()
-    loss.mean().backward()
-    optimizer.step()
-
-
-def draw_steps(model, size):
-    return torch.randint(model.diffusion.num_steps, (size,)), torch.randn(size, model.config.hidden_size)
-
-
-def plain_train(gelu, model, optimizer, histories, targets):
-    t, noise = draw_steps(model, len(targets))
-    x_t = model.diffusion.q_sample(model.item_embedding(targets), t, noise)
-    x_start = plain_x_start(gelu, model, *plain_embed(model, histories), x_t, t)
-    scores = x_start @ model.item_embedding.weight.T                             # [B, I + 1]
-    train_step(model, optimizer, F.cross_entropy(scores[:, 1:], targets - 1))
-
-
-def fast_train(model, optimizer, histories, targets):
-    train_step(model, optimizer, model(histories, targets, *draw_steps(model, len(targets))))
-
-
-@torch.no_grad()
-def plain_rank(gelu, model, histories, targets):
-    embedded, mask = plain_embed(model, histories)
-    x_t = torch.randn(len(histories), model.config.hidden_size)
-    prediction = model.diffusion.p_sample_loop(lambda x, t: plain_x_start(gelu, model, embedded, mask, x, t), x_t)
-    order = (prediction @ model.item_embedding.weight[1:].T).argsort(dim=1, descending=True)
-    return (order == (targets - 1).unsqueeze(1)).int().argmax(dim=1) + 1
-
-
-@torch.no_grad()
-def fast_rank(model, histories, targets):
-    return expected_ranks(model, model.predict(histories), targets)
-
-
-def rates(side, run, examples, batches, length_of):
-    """Examples per second of each batch."""
-    found = []
-    for index in batches:
-        histories, targets = examples.gather(index, length_of(index))
+def seconds_of(function, device, repeats):
+    times = []
+    for _ in range(repeats):
+        wait(device)
         start = time.perf_counter()
-        run(histories, targets)
-        found.append((len(index), time.perf_counter() - start))
-    size, seconds = (sum(column) for column in zip(*found))
-    print(f"    {side}: {size / seconds:,.0f} a second over {size:,}", flush=True)
-    return size / seconds
+        function()
+        wait(device)
+        times.append(time.perf_counter() - start)
+    return times
 
 
-def compare(name, plain, fast, examples, max_length, rounds):
-    """Rounds of all sides in turn, on all kinds of lengths; the median of the ratios to each plain side."""
+def describe_machine():
+    device = choose_device("auto")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name", "")
+    return {
+        "device": device.type, "name": name or platform.processor(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "python": platform.python_version(),
+    }
+
+
+# ---- rates ----
+
+class Side:
+    """One side of a comparison in its own process: a model, its optimiser, and the examples of a data set."""
+
+    def __init__(self, dataset, name, split):
+        data = load_dataset(dataset)
+        self.device = choose_device("auto")
+        self.name, self.gelu, self.split = name, PLAIN.get(name), split
+        torch.manual_seed(0)
+        self.model = DiffuRec(data.num_items, ModelConfig()).to(self.device)
+        self.model.train(split == "train")
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=self.gelu is None)
+        examples = leave_one_out(data, split, self.model.max_length)
+        self.lengths, self.examples = examples.lengths, examples.to(self.device)
+        self.random = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
+        self.sorted = length_batches(self.lengths, BATCH, torch.Generator().manual_seed(0))
+
+    def batches(self, round_):
+        """Plain: a random batch, all of L. Ours: batches of all lengths, each cut to its longest."""
+        if self.gelu is not None:
+            return [(self.random[round_ * BATCH:(round_ + 1) * BATCH], self.model.max_length)]
+        return [(index, int(self.lengths[index].max())) for index in self.sorted[round_::ROUNDS][:40]]
+
+    def train_step(self, histories, targets):
+        t = torch.randint(self.model.diffusion.num_steps, (len(targets),), device=self.device)
+        noise = torch.randn(len(targets), self.model.config.hidden_size, device=self.device)
+        if self.gelu is not None:
+            lambda_ = self.model.draw_lambda((*histories.shape, noise.shape[1]))
+            loss = plain.loss(self.model, histories, targets, t, noise, lambda_, self.gelu)
+        else:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled="bfloat16" in self.name):
+                loss = self.model(histories, targets, t, noise)
+        self.optimizer.zero_grad()
+        loss.mean().backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def rank(self, histories, targets, num_steps=None):
+        if self.gelu is not None:
+            return plain.rank(self.model, histories, targets, self.gelu)
+        return expected_ranks(self.model, self.model.predict(histories, num_steps), targets)
+
+    def run(self, round_, num_steps=None):
+        """(examples, seconds, floating-point operations of products) of a round."""
+        step = self.train_step if self.split == "train" else partial(self.rank, num_steps=num_steps)
+        batches = [(*self.examples.gather(i.to(self.device), n),) for i, n in self.batches(round_)]
+        step(*batches[0])                                                        # not measured: what is made at first use
+        seconds = sum(seconds_of(lambda: [step(*batch) for batch in batches], self.device, 1))
+        with FlopCounterMode(display=False) as counter:                          # of one in ten, and so of all
+            for batch in batches[::10]:
+                step(*batch)
+        operations = counter.get_total_flops() * sum(b[0].numel() for b in batches) / sum(b[0].numel() for b in batches[::10])
+        return sum(len(targets) for _, targets in batches), seconds, operations
+
+
+def serve(connection, *arguments):
+    side = Side(*arguments)
+    with fast_settings() if side.gelu is None else contextlib.nullcontext():
+        while (request := connection.recv()) is not None:
+            connection.send(side.run(*request))
+
+
+def start_side(*arguments):
+    ours, theirs = SPAWN.Pipe()
+    SPAWN.Process(target=serve, args=(theirs, *arguments), daemon=True).start()
+    return ours
+
+
+def compare_sides(dataset, split, sides, rounds=ROUNDS):
+    """Rounds of all sides in turn. {label: {"rate": [..] a second, "flops": [..] a second}}; sides: {label: (name, steps)}."""
+    names = {name for name, _ in sides.values()}
+    processes = {name: start_side(dataset, name, split) for name in names}
+    found = {label: {"rate": [], "flops": []} for label in sides}
+    for round_ in range(rounds):
+        for label, (name, num_steps) in sides.items():
+            processes[name].send((round_, num_steps))
+            size, seconds, operations = processes[name].recv()
+            found[label]["rate"].append(size / seconds)
+            found[label]["flops"].append(operations / seconds)
+    for process in processes.values():
+        process.send(None)
+    return found
+
+
+def product_peak():
+    """Operations a second of a large float32 product, by torch's default and as the fast form computes it: medians of 9."""
+    device = choose_device("auto")
+    a, b = torch.randn(2, 2048, 2048, device=device).unbind(0)
+    a @ b
+    default = statistics.median(seconds_of(lambda: a @ b, device, 9))
+    with fast_matmul():
+        a @ b
+        fast = statistics.median(seconds_of(lambda: a @ b, device, 9))
+    return {"default": 2 * 2048**3 / default, "fast": 2 * 2048**3 / fast}
+
+
+@fast_settings()
+def fewest_steps(dataset):
+    """The fewest reverse steps whose test HR@10 and NDCG@10 differ from those of all 32 by an interval with 0 in it.
+
+    Of a model after 300 batches: on beauty about one epoch, on ml-1m a sixth of one. 95 % intervals of paired
+    differences over users.
+    """
+    data = load_dataset(dataset)
+    side = Side(dataset, "ours, float32", "train")
+    for index in side.sorted[:300]:
+        side.train_step(*side.examples.gather(index.to(side.device), int(side.lengths[index].max())))
+    everything = rank_targets(side.model, data)
+    for num_steps in (1, 2, 4, 8, 16, 32):
+        differences = compare(rank_targets(side.model, data, num_steps=num_steps), everything)
+        if all(differences[metric][1] <= 0 <= differences[metric][2] for metric in ("HR@10", "NDCG@10")):
+            return {"num_steps": num_steps, **{m: differences[m] for m in ("HR@10", "NDCG@10")}}
+
+
+def measure_rates():
+    found = {"peak": product_peak()}
+    print(f"  product of 2048 x 2048: {found['peak']['default'] / 1e9:,.0f} GFLOP/s by torch's default, "
+          f"{found['peak']['fast'] / 1e9:,.0f} by oneDNN in float32", flush=True)
+    for dataset in DATASETS:
+        steps = fewest_steps(dataset)
+        ours = {"ours, float32": ("ours, float32", None)}
+        both = {**{name: (name, None) for name in PLAIN}, **ours}
+        low = {"ours, bfloat16": ("ours, bfloat16", None)} if has_bfloat16() else {}
+        few = {f"ours, {steps['num_steps']} step": ("ours, float32", steps["num_steps"])}
+        found[dataset] = {
+            "training, examples": compare_sides(dataset, "train", both | low),
+            "evaluation, users": compare_sides(dataset, "test", both | few),
+            "fewest steps": steps,
+        }
+        show_rates(dataset, found[dataset], found["peak"])
+    return found
+
+
+def ratios(sides, label, base):
+    """Median, least and largest of the rounds' ratios."""
+    each = [a / b for a, b in zip(sides[label]["rate"], sides[base]["rate"])]
+    return statistics.median(each), min(each), max(each)
+
+
+def show_rates(dataset, found, peak):
+    for what in ("training, examples", "evaluation, users"):
+        print(f"  {dataset}, {what} a second (median of {ROUNDS}, least to largest)")
+        for label, side in found[what].items():
+            rate = side["rate"]
+            line = f"    {label:24} {statistics.median(rate):9,.0f}  ({min(rate):,.0f} to {max(rate):,.0f})"
+            if label not in PLAIN:
+                times = "; ".join("{:.1f} ({:.1f} to {:.1f}) times {}".format(*ratios(found[what], label, b), b) for b in PLAIN)
+                flops = statistics.median(side["flops"])
+                line += f"  {times}; {flops / 1e9:,.0f} GFLOP/s, {flops / peak['fast']:.0%} of the peak"
+                line += f" ({flops / peak['default']:.0%} of the default's)"
+            print(line, flush=True)
+    few = found["fewest steps"]
+    print(f"    {few['num_steps']} step against 32, after 300 batches: " + ", ".join(
+        "{} {:+.4f} [{:+.4f}, {:+.4f}]".format(m, *few[m]) for m in ("HR@10", "NDCG@10")), flush=True)
+
+
+# ---- growth ----
+
+@fast_settings()
+def probe(length, num_items, batch, what):
+    """Seconds of a training step and of recommending to `batch` users, and the process's peak memory after each, in MiB."""
+    device = choose_device("auto")
     torch.manual_seed(0)
-    order = torch.randperm(len(examples))
-    sorted_batches = length_batches(examples.lengths, BATCH, torch.Generator().manual_seed(0))
-    print(f"{name}:")
-    ratios = {side: [] for side in plain}
-    for r in range(rounds):
-        batch = [order[r * BATCH:(r + 1) * BATCH]]
-        slow = {side: rates(side, run, examples, batch, lambda index: max_length) for side, run in plain.items()}
-        part = sorted_batches[r::rounds][:40]
-        ours = rates("ours", fast, examples, part, lambda index: int(examples.lengths[index].max()))
-        for side in plain:
-            ratios[side].append(ours / slow[side])
-    for side, found in ratios.items():
-        listed = ", ".join(f"{ratio:.1f}" for ratio in sorted(found))
-        print(f"  {median(found):.1f} times as fast as {side} (median of {rounds}: {listed})", flush=True)
+    model = DiffuRec(num_items, ModelConfig(max_length=length)).to(device)
+    histories = torch.randint(1, num_items + 1, (batch, length), device=device)
+    targets = torch.randint(1, num_items + 1, (batch,), device=device)
+    model.recommend(histories, num_steps=1)
+    recommend = seconds_of(lambda: model.recommend(histories, num_steps=1), device, 3)
+    after_recommend = peak_memory(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def step():
+        t, noise = torch.randint(32, (batch,), device=device), torch.randn(batch, model.config.hidden_size, device=device)
+        optimizer.zero_grad()
+        model(histories, targets, t, noise).mean().backward()
+        optimizer.step()
+
+    step()
+    training = seconds_of(step, device, 5)
+    return {"recommend": recommend, "recommend MiB": after_recommend, "training": training, "training MiB": peak_memory(device)}
+
+
+def peak_memory(device):
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10            # on Linux in KiB
+
+
+def measure_growth():
+    found = []
+    for sizes in GROWTH:
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as fresh:                  # so that the peak is this one's
+            result = {**sizes, **fresh.submit(probe, **sizes).result()}
+        found.append(result)
+        print("  {what}: L = {length}, {num_items:,} items, batch {batch}: ".format(**result)
+              + "; ".join(f"{kind} {statistics.median(result[kind]) * 1e3:,.0f} ms ({min(result[kind]) * 1e3:,.0f} to "
+                          f"{max(result[kind]) * 1e3:,.0f}), peak {result[f'{kind} MiB']:,.0f} MiB"
+                          for kind in ("training", "recommend")), flush=True)
+    return found
+
+
+# ---- accuracy ----
+
+def measure_accuracy(dataset, seed):
+    """One training: its minutes, validations included, and the test metrics of the weights that validation chose."""
+    recipe, data = ACCURACY[dataset], load_dataset(dataset)
+    precision = "bfloat16" if has_bfloat16() else "float32"
+    config = TrainConfig(seed=seed, precision=precision, eval_every=2, eval_num_steps=1, **recipe["training"])
+    torch.manual_seed(seed)
+    model = DiffuRec(data.num_items, ModelConfig(embedding_std=recipe["embedding_std"]))
+    start = time.perf_counter()
+    history = train(model, data, config, log=lambda line: print(f"    {line}", flush=True))
+    minutes = (time.perf_counter() - start) / 60
+    test = evaluate(model, data)
+    print(f"  {dataset}, seed {seed}: {minutes:.1f} min, test NDCG@10 {100 * test['NDCG@10']:.2f} "
+          f"(published {recipe['published']}), HR@10 {100 * test['HR@10']:.2f}", flush=True)
+    curve = [(e["epoch"], e["validation"]["NDCG@10"]) for e in history.log if e["validation"]]
+    return {"minutes": minutes, "best_epoch": history.best_epoch, "validation": curve, "test": test, "precision": precision}
+
+
+# ---- what was measured ----
+
+def draw(results, path):
+    fig, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    if "rates" in results:
+        bars = {
+            f"{what.split(',')[0]},\n{label.removeprefix('ours, ')}\n{dataset}": ratios(results["rates"][dataset][what], label, base)
+            for base in list(PLAIN)[:1] for dataset in DATASETS for what in ("training, examples", "evaluation, users")
+            for label in results["rates"][dataset][what] if label not in PLAIN
+        }
+        middle, low, high = np.array(list(bars.values())).T
+        axes[0].barh(list(bars), middle, xerr=[middle - low, high - middle], color="#4477aa")
+        axes[0].set(xscale="log", xlabel="times the plain form's rate, log scale", title="Against the plain form")
+        axes[0].tick_params(axis="y", labelsize=6)
+        axes[0].invert_yaxis()
+    growth = [r for r in results.get("growth", []) if r["what"] == "catalogue"]
+    if growth:
+        sizes = [r["num_items"] for r in growth]
+        for kind, colour in (("training", "#4477aa"), ("recommend", "#ee6677")):
+            axes[1].loglog(sizes, [statistics.median(r[kind]) for r in growth], "o-", color=colour, label=f"{kind}, s")
+            axes[1].loglog(sizes, [r[f"{kind} MiB"] / 1024 for r in growth], "s--", color=colour, label=f"{kind}, GiB")
+        axes[1].set(xlabel="items (batch 512, histories of 10)", title="A step and its peak memory")
+        axes[1].legend(fontsize=7)
+    for (dataset, seeds), colour in zip(results.get("accuracy", {}).items(), ("#4477aa", "#ee6677")):
+        for seed, run in seeds.items():
+            epochs, values = zip(*run["validation"])
+            minutes = np.array(epochs) / epochs[-1] * run["minutes"]
+            label = dataset if seed == "0" else None
+            axes[2].plot(minutes, 100 * np.array(values), color=colour, linewidth=1, label=f"{dataset}, validation" if label else None)
+            axes[2].plot(run["minutes"], 100 * run["test"]["NDCG@10"], "*", color=colour, label=f"{dataset}, test" if label else None)
+        axes[2].axhline(ACCURACY[dataset]["published"], color=colour, linestyle=":", linewidth=1)
+    axes[2].set(xlabel="minutes of training", ylabel="NDCG@10, %", title="To the published test NDCG@10 (dotted)")
+    if results.get("accuracy"):
+        axes[2].legend(fontsize=7)
+    fig.savefig(path, dpi=110)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", nargs="?", default="amazon-beauty")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("parts", nargs="*", metavar="rates|growth|accuracy")
+    parser.add_argument("--out", type=Path, default=Path("reports/benchmark"))
     arguments = parser.parse_args()
-    data = load_dataset(arguments.dataset)
-    config = ModelConfig()
-    torch.manual_seed(0)
-    model = DiffuRec(data.num_items, config)
-    print(f"{data.name}, L = {config.max_length}, d = {config.hidden_size}, {torch.get_num_threads()} threads")
+    known = ("rates", "growth", "accuracy")
+    for part in arguments.parts:
+        if part not in known:
+            parser.error(f"there is no part {part!r}; the parts are {', '.join(known)}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "benchmark.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
 
-    test = leave_one_out(data, "test", config.max_length)
-    histories, _ = test.gather(torch.arange(64), config.max_length)
-    x_t, t = torch.randn(64, config.hidden_size), torch.arange(64) % config.num_diffusion_steps
-    with torch.no_grad():
-        model.eval()
-        torch.manual_seed(1)
-        ours = model.predict_x_start(*model.embed_history(histories), x_t, t, model.draw_lambda((*histories.shape, config.hidden_size)))
-        for gelu in (gelu_by_formula, torch_gelu):
-            torch.manual_seed(1)
-            torch.testing.assert_close(
-                plain_x_start(gelu, model, *plain_embed(model, histories), x_t, t), ours, rtol=0, atol=1e-4
-            )
+    def keep(**found):
+        results.update(machine=describe_machine(), **found)
+        write_atomically(file, json.dumps(results, indent=1).encode())
+        draw(results, arguments.out / "benchmark.png")
 
-    def plain(step, *model_and_optimizer):
-        return {
-            f"plain, {gelu.__name__}": partial(step, gelu, *model_and_optimizer)
-            for gelu in (gelu_by_formula, torch_gelu)
-        }
-
-    compare("evaluation, users", plain(plain_rank, model), partial(fast_rank, model), test, config.max_length,
-            arguments.rounds)
-    model.train()
-    slow = torch.optim.Adam(model.parameters(), lr=1e-3)
-    fast = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    compare("training, examples", plain(plain_train, model, slow), partial(fast_train, model, fast),
-            leave_one_out(data, "train", config.max_length), config.max_length, arguments.rounds)
+    print(", ".join(f"{key} {value}" for key, value in describe_machine().items()), flush=True)
+    for part in arguments.parts or known:
+        print(f"{part}:", flush=True)
+        if part == "rates":
+            keep(rates=measure_rates())
+        elif part == "growth":
+            keep(growth=measure_growth())
+        else:
+            for dataset in ACCURACY:
+                for seed in SEEDS:
+                    accuracy = results.setdefault("accuracy", {})
+                    with ProcessPoolExecutor(1, mp_context=SPAWN) as fresh:
+                        accuracy.setdefault(dataset, {})[str(seed)] = fresh.submit(measure_accuracy, dataset, seed).result()
+                    keep(accuracy=accuracy)
+                runs = results["accuracy"][dataset].values()
+                middle = [statistics.median(x) for x in ([r["minutes"] for r in runs], [100 * r["test"]["NDCG@10"] for r in runs])]
+                print(f"  {dataset}: medians of {len(runs)} seeds {middle[0]:.1f} min, test NDCG@10 {middle[1]:.2f}", flush=True)
 
 
+SPAWN = multiprocessing.get_context("spawn")
 if __name__ == "__main__":
     main()

@@ -6,11 +6,13 @@ Each computes what its plain form does, to rounding; tests/test_fast.py compares
 import contextlib
 import ctypes
 import math
+import sys
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 ITEM_CHUNK = 1 << 16  # items scored at a time, so that memory does not grow with the catalogue
 
 
@@ -36,15 +38,26 @@ def fast_matmul():
         matmul.fp32_precision = before
 
 
-def keep_freed_memory():
-    """Tells the C library's malloc to keep what is freed: fresh pages for every activation cost a tenth of the training.
+@contextlib.contextmanager
+def kept_memory():
+    """Lets the C library's malloc keep what is freed, and gives it back at the end.
 
+    Otherwise large activations go back to the system and their successors get fresh pages, each cleared at its first
+    touch: a third of the training's time. The process holds up to about twice the memory of its largest batch instead.
     Nothing happens where the library is not glibc.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if hasattr(ctypes, "CDLL") else None
-    if mallopt is not None:
-        mallopt(-4, 0)               # M_MMAP_MAX: no mapping of its own for a large block
-        mallopt(-1, 2**31 - 1)       # M_TRIM_THRESHOLD, bytes
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(library, "mallopt"):
+        yield
+        return
+    library.mallopt(M_MMAP_MAX, 0)                                               # no mapping of its own for a large block
+    library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)                                 # bytes at the heap's end
+    try:
+        yield
+    finally:
+        library.mallopt(M_MMAP_MAX, 65_536)
+        library.mallopt(M_TRIM_THRESHOLD, 2**17)
+        library.malloc_trim(0)
 
 
 class Dropout(nn.Dropout):

@@ -14,7 +14,7 @@ from . import distributed
 from .checkpoint import Checkpoint, CheckpointError, check_settings, load_weights, training_settings
 from .config import TrainConfig
 from .evaluation import evaluate, stream_seed
-from .fast import fast_matmul, keep_freed_memory
+from .fast import fast_matmul, kept_memory
 from .splits import leave_one_out, length_batches
 
 METRIC = "NDCG@10"    # of the validation split: chooses the weights that are kept and when to stop
@@ -33,6 +33,7 @@ class History:
 
 
 @fast_matmul()
+@kept_memory()
 def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=print):
     """Trains in place and returns the History; the model ends with the weights of the best validation NDCG@10.
 
@@ -53,7 +54,6 @@ def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=
     run = _Run(model, data, config, device, checkpoint, resume)
     say = log if log and distributed.rank() == 0 else lambda line: None
     on_device = examples.to(device)
-    keep_freed_memory()
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):                                    # the caller's random numbers stay as they are
         while run.history.finished is None:

@@ -1,6 +1,9 @@
 """The fast forms against their plain ones: outputs and gradients, in float64 where rounding would hide a mistake."""
 
 import copy
+import os
+import sys
+from pathlib import Path
 
 import plain
 import pytest
@@ -9,7 +12,7 @@ import torch.nn.functional as F
 
 from diffurec import DiffuRec, ModelConfig, fast
 from diffurec.evaluation import expected_ranks
-from diffurec.fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul
+from diffurec.fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul, kept_memory
 
 
 def value_and_gradients(function, *tensors):
@@ -193,3 +196,22 @@ def test_a_large_catalogue_trains_in_chunks(monkeypatch):
         with_lambda(model, lambda_)(histories, targets, t, noise).mean().backward()
         grads.append(model.item_embedding.weight.grad)
     torch.testing.assert_close(*grads, rtol=0, atol=1e-12)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_memory_is_kept_within_and_given_back_after():
+    """64 MiB of float32, touched and freed: what the process holds goes down at once without, and only after, kept_memory."""
+    def held():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def touch():
+        torch.ones(2**24)
+
+    touch()
+    before = held()
+    touch()
+    assert held() < before + 32
+    with kept_memory():
+        touch()
+        assert held() > before + 32
+    assert held() < before + 32

@@ -46,7 +46,7 @@ def test_the_package_asks_for_names_alone_and_each_is_pinned():
 
 
 DISTRIBUTIONS = packages_distributions()       # of each importable name
-SCRIPTS = [*sorted((ROOT / "tests").glob("*.py")), *sorted((ROOT / "notebooks").glob("*.py"))]
+SCRIPTS = [path for folder in ("tests", "notebooks", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
 OURS = {"diffurec", *(path.stem for path in SCRIPTS)}
 
 
