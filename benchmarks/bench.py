@@ -51,6 +51,7 @@ ACCURACY = {
     "amazon-beauty": {"published": 4.75, "embedding_std": 0.02, "training": {"epochs": 10, "lr_step": 8}},
 }
 SEEDS = (0, 1, 2)
+COLOURS = ("#0072b2", "#d55e00")
 
 
 def has_bfloat16():
@@ -313,38 +314,48 @@ def measure_accuracy(dataset, seed):
 # ---- what was measured ----
 
 def draw(results, path):
-    fig, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    fig, ((rates, lengths), (catalogue, accuracy)) = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     if "rates" in results:
-        bars = {
-            f"{what.split(',')[0]},\n{label.removeprefix('ours, ')}\n{dataset}": ratios(results["rates"][dataset][what], label, base)
-            for base in list(PLAIN)[:1] for dataset in DATASETS for what in ("training, examples", "evaluation, users")
-            for label in results["rates"][dataset][what] if label not in PLAIN
-        }
-        middle, low, high = np.array(list(bars.values())).T
-        axes[0].barh(list(bars), middle, xerr=[middle - low, high - middle], color="#4477aa")
-        axes[0].set(xscale="log", xlabel="times the plain form's rate, log scale", title="Against the plain form")
-        axes[0].tick_params(axis="y", labelsize=6)
-        axes[0].invert_yaxis()
-    growth = [r for r in results.get("growth", []) if r["what"] == "catalogue"]
-    if growth:
-        sizes = [r["num_items"] for r in growth]
-        for kind, colour in (("training", "#4477aa"), ("recommend", "#ee6677")):
-            axes[1].loglog(sizes, [statistics.median(r[kind]) for r in growth], "o-", color=colour, label=f"{kind}, s")
-            axes[1].loglog(sizes, [r[f"{kind} MiB"] / 1024 for r in growth], "s--", color=colour, label=f"{kind}, GiB")
-        axes[1].set(xlabel="items (batch 512, histories of 10)", title="A step and its peak memory")
-        axes[1].legend(fontsize=7)
-    for (dataset, seeds), colour in zip(results.get("accuracy", {}).items(), ("#4477aa", "#ee6677")):
+        draw_rates(rates, results["rates"])
+    for axes, what, size in ((lengths, "history length", "length"), (catalogue, "catalogue", "num_items")):
+        draw_growth(axes, [r for r in results.get("growth", []) if r["what"] == what], what, size)
+    for (dataset, seeds), colour in zip(results.get("accuracy", {}).items(), COLOURS):
         for seed, run in seeds.items():
             epochs, values = zip(*run["validation"])
             minutes = np.array(epochs) / epochs[-1] * run["minutes"]
-            label = dataset if seed == "0" else None
-            axes[2].plot(minutes, 100 * np.array(values), color=colour, linewidth=1, label=f"{dataset}, validation" if label else None)
-            axes[2].plot(run["minutes"], 100 * run["test"]["NDCG@10"], "*", color=colour, label=f"{dataset}, test" if label else None)
-        axes[2].axhline(ACCURACY[dataset]["published"], color=colour, linestyle=":", linewidth=1)
-    axes[2].set(xlabel="minutes of training", ylabel="NDCG@10, %", title="To the published test NDCG@10 (dotted)")
+            once = dataset if seed == "0" else "_"                               # a label that starts so is not shown
+            accuracy.plot(minutes, 100 * np.array(values), color=colour, linewidth=1, label=f"{once}, validation")
+            accuracy.plot(run["minutes"], 100 * run["test"]["NDCG@10"], "*", color=colour, label=f"{once}, test")
+        accuracy.axhline(ACCURACY[dataset]["published"], color=colour, linestyle=":", linewidth=1)
+    accuracy.set(xlabel="minutes of training", ylabel="NDCG@10, %", title="To the published test NDCG@10 (dotted)")
     if results.get("accuracy"):
-        axes[2].legend(fontsize=7)
-    fig.savefig(path, dpi=110)
+        accuracy.legend(fontsize=7)
+    fig.savefig(path, dpi=100)
+    plt.close(fig)
+
+
+def draw_rates(axes, found):
+    base, *_ = PLAIN
+    for dataset, colour in zip(DATASETS, COLOURS):
+        bars = {
+            f"{dataset}, {what.split(',')[0]}, {label.removeprefix('ours, ')}": ratios(found[dataset][what], label, base)
+            for what in ("training, examples", "evaluation, users") for label in found[dataset][what] if label not in PLAIN
+        }
+        middle, low, high = np.array(list(bars.values())).T
+        axes.barh(list(bars), middle, xerr=[middle - low, high - middle], color=colour)
+    axes.set(xscale="log", xlim=(1, None), xlabel="times the rate of the plain form, log scale", title="Against the plain form")
+    axes.tick_params(axis="y", labelsize=7)
+    axes.invert_yaxis()
+
+
+def draw_growth(axes, found, what, size):
+    if found:
+        sizes = [r[size] for r in found]
+        for kind, colour in zip(("training", "recommend"), COLOURS):
+            axes.loglog(sizes, [statistics.median(r[kind]) for r in found], "o-", color=colour, label=f"{kind}, s")
+            axes.loglog(sizes, [r[f"{kind} MiB"] / 1024 for r in found], "s--", color=colour, label=f"{kind}, peak GiB")
+        axes.legend(fontsize=7)
+    axes.set(xlabel=what, ylabel="s, GiB", title=f"A step of 512 as the {what} grows")
 
 
 def main():
