@@ -33,7 +33,6 @@ class History:
 
 
 @fast_matmul()
-@kept_memory()
 def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=print):
     """Trains in place and returns the History; the model ends with the weights of the best validation NDCG@10.
 
@@ -60,7 +59,8 @@ def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=
             epoch = len(run.history.log) + 1
             start = time.perf_counter()
             learning_rate = run.optimizer.param_groups[0]["lr"]
-            loss = _train_epoch(run, examples.lengths, on_device, epoch)
+            with kept_memory():                                                  # given back after each epoch
+                loss = _train_epoch(run, examples.lengths, on_device, epoch)
             entry = {
                 "epoch": epoch, "loss": loss, "seconds": time.perf_counter() - start, "learning_rate": learning_rate,
                 "validation": None,
