@@ -37,7 +37,8 @@ from diffurec.splits import leave_one_out, length_batches
 from diffurec.training import choose_device
 
 BATCH = 512
-ROUNDS = 5
+ROUNDS = 3
+WARM_UP = 100  # batches before the reverse steps are compared
 DATASETS = ("amazon-beauty", "ml-1m")
 PLAIN = {"plain, torch's GELU": plain.torch_gelu, "plain, GELU by formula": plain.gelu_by_formula}
 GROWTH = [
@@ -137,13 +138,18 @@ class Side:
         """(examples, seconds, floating-point operations of products) of a round."""
         step = self.train_step if self.split == "train" else partial(self.rank, num_steps=num_steps)
         batches = [(*self.examples.gather(i.to(self.device), n),) for i, n in self.batches(round_)]
-        step(*batches[0])                                                        # not measured: what is made at first use
+        if not round_:
+            step(*batches[0])                                                    # not measured: what is made at first use
         seconds = sum(seconds_of(lambda: [step(*batch) for batch in batches], self.device, 1))
-        with FlopCounterMode(display=False) as counter:                          # of one in ten, and so of all
-            for batch in batches[::10]:
+        size = sum(len(targets) for _, targets in batches)
+        if self.gelu is not None:
+            return size, seconds, None
+        part = batches[::10]                                                     # operations of one in ten, and so of all
+        with FlopCounterMode(display=False) as counter:
+            for batch in part:
                 step(*batch)
-        operations = counter.get_total_flops() * sum(b[0].numel() for b in batches) / sum(b[0].numel() for b in batches[::10])
-        return sum(len(targets) for _, targets in batches), seconds, operations
+        places = [sum(histories.numel() for histories, _ in some) for some in (batches, part)]
+        return size, seconds, counter.get_total_flops() * places[0] / places[1]
 
 
 def serve(connection, *arguments):
@@ -169,7 +175,8 @@ def compare_sides(dataset, split, sides, rounds=ROUNDS):
             processes[name].send((round_, num_steps))
             size, seconds, operations = processes[name].recv()
             found[label]["rate"].append(size / seconds)
-            found[label]["flops"].append(operations / seconds)
+            if operations:
+                found[label]["flops"].append(operations / seconds)
     for process in processes.values():
         process.send(None)
     return found
@@ -191,12 +198,11 @@ def product_peak():
 def fewest_steps(dataset):
     """The fewest reverse steps whose test HR@10 and NDCG@10 differ from those of all 32 by an interval with 0 in it.
 
-    Of a model after 300 batches: on beauty about one epoch, on ml-1m a sixth of one. 95 % intervals of paired
-    differences over users.
+    Of a model trained for WARM_UP batches only. 95 % intervals of paired differences over users.
     """
     data = load_dataset(dataset)
     side = Side(dataset, "ours, float32", "train")
-    for index in side.sorted[:300]:
+    for index in side.sorted[:WARM_UP]:
         side.train_step(*side.examples.gather(index.to(side.device), int(side.lengths[index].max())))
     everything = rank_targets(side.model, data)
     for num_steps in (1, 2, 4, 8, 16, 32):
@@ -205,7 +211,7 @@ def fewest_steps(dataset):
             return {"num_steps": num_steps, **{m: differences[m] for m in ("HR@10", "NDCG@10")}}
 
 
-def measure_rates():
+def measure_rates(keep):
     found = {"peak": product_peak()}
     print(f"  product of 2048 x 2048: {found['peak']['default'] / 1e9:,.0f} GFLOP/s by torch's default, "
           f"{found['peak']['fast'] / 1e9:,.0f} by oneDNN in float32", flush=True)
@@ -221,7 +227,7 @@ def measure_rates():
             "fewest steps": steps,
         }
         show_rates(dataset, found[dataset], found["peak"])
-    return found
+        keep(rates=found)
 
 
 def ratios(sides, label, base):
@@ -243,7 +249,7 @@ def show_rates(dataset, found, peak):
                 line += f" ({flops / peak['default']:.0%} of the default's)"
             print(line, flush=True)
     few = found["fewest steps"]
-    print(f"    {few['num_steps']} step against 32, after 300 batches: " + ", ".join(
+    print(f"    {few['num_steps']} step against 32, after {WARM_UP} batches: " + ", ".join(
         "{} {:+.4f} [{:+.4f}, {:+.4f}]".format(m, *few[m]) for m in ("HR@10", "NDCG@10")), flush=True)
 
 
@@ -336,7 +342,7 @@ def draw(results, path):
 
 def draw_rates(axes, found):
     base, *_ = PLAIN
-    for dataset, colour in zip(DATASETS, COLOURS):
+    for dataset, colour in zip([d for d in DATASETS if d in found], COLOURS):
         bars = {
             f"{dataset}, {what.split(',')[0]}, {label.removeprefix('ours, ')}": ratios(found[dataset][what], label, base)
             for what in ("training, examples", "evaluation, users") for label in found[dataset][what] if label not in PLAIN
@@ -380,7 +386,7 @@ def main():
     for part in arguments.parts or known:
         print(f"{part}:", flush=True)
         if part == "rates":
-            keep(rates=measure_rates())
+            measure_rates(keep)
         elif part == "growth":
             keep(growth=measure_growth())
         else:
