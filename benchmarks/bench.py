@@ -61,7 +61,7 @@ def has_bfloat16():
 
 @contextlib.contextmanager
 def fast_settings():
-    """What `train` sets while it runs."""
+    """What `train` and `rank_targets` set while they run."""
     with fast_matmul(), kept_memory():
         yield
 

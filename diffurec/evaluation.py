@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from . import distributed
-from .fast import fast_matmul, item_chunks
+from .fast import fast_matmul, item_chunks, kept_memory
 from .metrics import mean_metrics
 from .splits import leave_one_out, length_batches
 
@@ -16,6 +16,7 @@ def evaluate(model, data, split="test", seed=0, **options):
 
 @torch.no_grad()
 @fast_matmul()
+@kept_memory()
 def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
     """The rank of each user's target, [U] float64, 1 is best; ties count by their expected rank (1.5 for two at the top).
 
