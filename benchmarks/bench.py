@@ -336,6 +336,10 @@ def draw(results, path):
     accuracy.set(xlabel="minutes of training", ylabel="NDCG@10, %", title="To the published test NDCG@10 (dotted)")
     if results.get("accuracy"):
         accuracy.legend(fontsize=7)
+    for axes in fig.axes:
+        if not axes.has_data():
+            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
+            axes.set(xticks=[], yticks=[])
     fig.savefig(path, dpi=100)
     plt.close(fig)
 

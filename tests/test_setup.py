@@ -129,7 +129,7 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    assert [line.split()[1] for line in done.stdout.splitlines()] == ["report", "test", "lab", "data", "help"]
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["report", "test", "lab", "bench", "data", "help"]
     assert not (copy / ".venv").exists()
 
 
