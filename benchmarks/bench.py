@@ -46,10 +46,11 @@ GROWTH = [
     *({"what": "catalogue", "length": 10, "num_items": n, "batch": BATCH} for n in (10_000, 100_000, 1_000_000)),
     *({"what": "batch", "length": 10, "num_items": 12_000, "batch": n} for n in (128, 512, 2048)),
 ]
-# The model and the protocol are those of Li et al. 2023; the initial scale and the learning rate's course are not.
+# The model and the protocol are those of Li et al. 2023; the initial scale, 0.1, and the learning rate, which falls to a
+# tenth after lr_step epochs, are not: the best of what was tried by validation, on amazon-toys with seed 0.
 ACCURACY = {
-    "amazon-toys": {"published": 4.77, "embedding_std": 0.02, "training": {"epochs": 10, "lr_step": 8}},
-    "amazon-beauty": {"published": 4.75, "embedding_std": 0.02, "training": {"epochs": 10, "lr_step": 8}},
+    "amazon-toys": {"published": 4.77, "training": {"epochs": 17, "lr_step": 14}},
+    "amazon-beauty": {"published": 4.75, "training": {"epochs": 18, "lr_step": 15}},
 }
 SEEDS = (0, 1, 2)
 COLOURS = ("#0072b2", "#d55e00")
@@ -304,9 +305,9 @@ def measure_accuracy(dataset, seed):
     """One training: its minutes, validations included, and the test metrics of the weights that validation chose."""
     recipe, data = ACCURACY[dataset], load_dataset(dataset)
     precision = "bfloat16" if has_bfloat16() else "float32"
-    config = TrainConfig(seed=seed, precision=precision, eval_every=2, eval_num_steps=1, **recipe["training"])
+    config = TrainConfig(seed=seed, precision=precision, eval_every=4, eval_num_steps=1, **recipe["training"])
     torch.manual_seed(seed)
-    model = DiffuRec(data.num_items, ModelConfig(embedding_std=recipe["embedding_std"]))
+    model = DiffuRec(data.num_items, ModelConfig())
     start = time.perf_counter()
     history = train(model, data, config, log=lambda line: print(f"    {line}", flush=True))
     minutes = (time.perf_counter() - start) / 60
