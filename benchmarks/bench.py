@@ -322,11 +322,14 @@ def measure_accuracy(dataset, seed):
 # ---- what was measured ----
 
 def draw(results, path):
-    fig, ((rates, lengths), (catalogue, accuracy)) = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    fig, panels = plt.subplot_mosaic(
+        [["rates"] * 3 + ["accuracy"] * 3, ["length"] * 2 + ["num_items"] * 2 + ["batch"] * 2], figsize=(12, 7.5), layout="constrained"
+    )
+    accuracy = panels["accuracy"]
     if "rates" in results:
-        draw_rates(rates, results["rates"])
-    for axes, what, size in ((lengths, "history length", "length"), (catalogue, "catalogue", "num_items")):
-        draw_growth(axes, [r for r in results.get("growth", []) if r["what"] == what], what, size)
+        draw_rates(panels["rates"], results["rates"])
+    for size, what in (("length", "history length"), ("num_items", "catalogue"), ("batch", "batch")):
+        draw_growth(panels[size], [r for r in results.get("growth", []) if r["what"] == what], what, size)
     for (dataset, seeds), colour in zip(results.get("accuracy", {}).items(), COLOURS):
         for seed, run in seeds.items():
             epochs, values = zip(*run["validation"])
@@ -366,8 +369,10 @@ def draw_growth(axes, found, what, size):
         for kind, colour in zip(("training", "recommend"), COLOURS):
             axes.loglog(sizes, [statistics.median(r[kind]) for r in found], "o-", color=colour, label=f"{kind}, s")
             axes.loglog(sizes, [r[f"{kind} MiB"] / 1024 for r in found], "s--", color=colour, label=f"{kind}, peak GiB")
+        axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axes.set_xticks([], minor=True)
         axes.legend(fontsize=7)
-    axes.set(xlabel=what, ylabel="s, GiB", title=f"A step of 512 as the {what} grows")
+    axes.set(xlabel=what, ylabel="s, GiB", title=f"A step as the {what} grows")
 
 
 def main():
