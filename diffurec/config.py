@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 
 from .diffusion import NOISE_SCHEDULES, OFFSET_NOISES
 
+PRECISIONS = ("float32", "bfloat16")  # bfloat16: products in 16 bits by torch.autocast; weights and sums stay in 32
+
 
 class Config:
     """What both configurations share: building from a mapping that may come from a file or a notebook."""
@@ -98,7 +100,7 @@ class TrainConfig(Config):
     patience: int = 5                 # validations without a better NDCG@10 before training stops
     seed: int = 0
     device: str = "auto"              # "auto" takes CUDA where there is one
-    precision: str = "float32"        # of the forward pass in training; "bfloat16" is autocast
+    precision: str = "float32"        # of the forward pass in training; see PRECISIONS
 
     def __post_init__(self):
         self._require_whole(("epochs", "batch_size", "lr_step", "eval_every", "patience"))
@@ -109,7 +111,7 @@ class TrainConfig(Config):
             self._require_real(("grad_clip",), lambda value: value > 0, "above 0, or None for no clipping")
         if self.eval_num_steps is not None:
             self._require_whole(("eval_num_steps",))
-        self._require_choice("precision", ("float32", "bfloat16"))
+        self._require_choice("precision", PRECISIONS)
 
 
 # What each variant adds to DiffuRec, and the settings it can be run with. Zolghadr et al. train with the settings of their

@@ -21,7 +21,7 @@ def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
     """The rank of each user's target, [U] float64, 1 is best; ties count by their expected rank (1.5 for two at the top).
 
     `model` is a DiffuRec or a baseline: anything with num_items, max_length, device, predict and score_items.
-    `sampling` goes to model.predict (for DiffuRec: num_steps). Items seen before are not removed. Every batch has
+    `sampling` goes to model.predict (for DiffuRec: num_steps, ensemble, precision). Items seen before are not removed. Every batch has
     random numbers of its own, so the result does not depend on how many processes share the work.
     """
     if model.num_items != data.num_items:

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .config import ModelConfig
+from .config import PRECISIONS, ModelConfig
 from .diffusion import GaussianDiffusion
-from .fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul, item_chunks
+from .fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul, in_parts, item_chunks, softmax
 
 ACTIVATIONS = {"gelu": TanhGELU, "relu": nn.ReLU}
 
@@ -51,8 +51,8 @@ class Attention(nn.Module):
 
     @staticmethod
     def _softmax(query, key, mask):
-        scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
-        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+        scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)
+        return softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf))
 
     def weights(self, queries, memory, key_mask=None):
         """softmax(q . k / sqrt(d/H)), what `forward` weighs the values by: [B, H, Q, L], each row adding up to 1."""
@@ -171,7 +171,7 @@ class DiffuRec(nn.Module):
         """l_i ~ N(delta, delta), elementwise; delta is mean and standard deviation."""
         delta = self.config.lambda_uncertainty
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.item_embedding.weight.dtype)
-        return delta * (1 + noise)
+        return noise.add_(1).mul_(delta)
 
     def item_distributions(self, embedded, key_mask, x_t, t, lambda_):
         """z_1..z_n, where the noisy target meets the history. embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, L, d].
@@ -222,16 +222,21 @@ class DiffuRec(nn.Module):
 
     @torch.no_grad()
     @fast_matmul()
-    def predict(self, histories, num_steps=None, generator=None, ensemble=None):
+    def predict(self, histories, num_steps=None, generator=None, ensemble=None, precision="float32"):
         """The reverse process: left-padded ids [B, L] -> reconstructed target embeddings x_0 [B, d].
 
         With `ensemble` = E it is run E times, in a single step unless num_steps says otherwise (Zolghadr et al. 2024,
         Algorithm 3) -> Ensemble.
+        With `precision` "bfloat16" the Approximator's products are in 16 bits; x_t and what is returned are not.
         """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, but it is {precision!r}.")
         embedded, key_mask = self.embed_history(histories)
 
         def predict_x_start(x_t, t):
-            return self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
+            lambda_ = self.draw_lambda(embedded.shape, generator)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                return in_parts(self.predict_x_start, embedded, key_mask, x_t, t, lambda_)
 
         def sample(num_steps):
             x_t = torch.randn(

@@ -1,6 +1,7 @@
 """The fast forms against their plain ones: outputs and gradients, in float64 where rounding would hide a mistake."""
 
 import copy
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 
 from diffurec import DiffuRec, ModelConfig, fast
 from diffurec.evaluation import expected_ranks
-from diffurec.fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul, kept_memory
+from diffurec.fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul, kept_memory, softmax
 
 
 def value_and_gradients(function, *tensors):
@@ -47,6 +48,24 @@ def test_tanh_gelu_is_torchs():
     plain = value_and_gradients(lambda x: F.gelu(x, approximate="tanh"), x)
     for a, b in zip(value_and_gradients(TanhGELU(), x), plain):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():                                                        # computed in place there
+        before = x.clone()
+        torch.testing.assert_close(TanhGELU()(x), plain[0], rtol=1e-12, atol=1e-12)
+        assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16])       # 15: the last by its formula
+@pytest.mark.parametrize("scale", [1.0, 1000.0])         # 1000: e to that power overflows without the maximum
+def test_softmax_is_torchs(length, scale):
+    torch.manual_seed(0)
+    scores = torch.randn(3, 2, length, length, dtype=torch.float64) * scale
+    scores[0, :, :, : length // 2] = -math.inf           # padding
+    plain = value_and_gradients(lambda x: x.softmax(-1), scores)
+    for a, b in zip(value_and_gradients(softmax, scores), plain):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    # Of 16-bit scores as torch has it, but for the rounding of the result to 8 bits.
+    low = scores.bfloat16()
+    torch.testing.assert_close(softmax(low).float(), low.softmax(-1).float(), rtol=2**-8, atol=1e-30)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.9])
@@ -184,6 +203,43 @@ def test_ranks_are_those_of_the_plain_form():
     torch.manual_seed(1)
     found = expected_ranks(ours, ours.eval().predict(histories), targets)
     assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("changes", VARIANTS[:2])
+@pytest.mark.parametrize("padding", [0, 2])
+def test_predictions_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch, changes, padding):
+    model, _ = two_models(changes)
+    model.eval()
+    histories = some_batch(5, model, padding)[0]
+    found = []
+    for positions in (1 << 12, 3 * histories.shape[1], 1):                       # all 8 users at a time, 3, and 1
+        monkeypatch.setattr(fast, "POSITIONS", positions)
+        found.append(model.predict(histories, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("changes", VARIANTS[:2])
+def test_predictions_in_bfloat16_are_near_those_in_float32(changes, device):
+    """x_0 has elements of about 1: 8 bits through three blocks leave 0.05 (0.012 was seen); another seed moves it by 0.16."""
+    model, _ = two_models(changes, torch.float32, device)
+    model.eval()
+    histories = some_batch(6, model, 1)[0]
+    full, half = (
+        model.predict(histories, generator=torch.Generator(device).manual_seed(0), precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert half.dtype == torch.float32 and not torch.equal(half, full)
+    torch.testing.assert_close(half, full, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float16", "", None, 16, ["bfloat16"]], ids=repr)
+def test_a_precision_that_is_none_is_refused_in_a_sentence_that_names_it(precision):
+    model, _ = two_models({})
+    with pytest.raises(ValueError) as refused:
+        model.predict(torch.ones(1, 1, dtype=torch.long), precision=precision)
+    assert str(refused.value) == f"precision must be one of float32, bfloat16, but it is {precision!r}."
 
 
 def test_a_large_catalogue_trains_in_chunks(monkeypatch):
