@@ -1,10 +1,12 @@
 """How fast: against the plain form, as the sizes grow, and to the published accuracy. `make bench` runs all of it.
 
-    python benchmarks/bench.py [rates] [growth] [accuracy] [--out reports/benchmark]
+    python benchmarks/bench.py [rates] [growth] [order] [accuracy] [--out reports/benchmark]
 
 rates     training and evaluation on amazon-beauty and ml-1m against plain.py, and the share of the peak of products
 growth    time of a step and peak memory (on a CPU: Linux only) for histories, catalogues and batches of growing size
-accuracy  minutes of training to DiffuRec's published test NDCG@10 on the Amazon data sets, three seeds
+order     validation by epoch with batches sorted by length and with random ones, a small model on amazon-toys, five seeds
+accuracy  minutes of training to DiffuRec's published test NDCG@10 on the Amazon data sets, three seeds; what float32 and
+          bfloat16, and 1 reverse step and 32, do to the trained models' metrics
 
 Settings of Li et al. 2023 where nothing else is said: L = 50, d = 128, 4 blocks, batch 512, 32 reverse steps. The sides
 take turns, each in a process of its own, so that none has another's memory, threads or settings; medians and the range
@@ -29,10 +31,12 @@ import plain
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffurec import DiffuRec, ModelConfig, TrainConfig, compare, evaluate, load_dataset, rank_targets, train
+import diffurec.training
+from diffurec import DiffuRec, ModelConfig, TrainConfig, compare, load_dataset, rank_targets, train
 from diffurec.checkpoint import write_atomically
 from diffurec.evaluation import expected_ranks
 from diffurec.fast import fast_matmul, kept_memory
+from diffurec.metrics import mean_metrics
 from diffurec.splits import leave_one_out, length_batches
 from diffurec.training import choose_device
 
@@ -53,7 +57,8 @@ ACCURACY = {
     "amazon-beauty": {"published": 4.75, "training": {"epochs": 18, "lr_step": 15}},
 }
 SEEDS = (0, 1, 2)
-COLOURS = ("#0072b2", "#d55e00")
+ORDER_SEEDS, ORDER_EPOCHS = range(5), 8
+COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 
 def has_bfloat16():
@@ -100,7 +105,8 @@ class Side:
     def __init__(self, dataset, name, split):
         data = load_dataset(dataset)
         self.device = choose_device("auto")
-        self.name, self.gelu, self.split = name, PLAIN.get(name), split
+        self.gelu, self.split = PLAIN.get(name), split
+        self.precision = "bfloat16" if "bfloat16" in name else "float32"
         torch.manual_seed(0)
         self.model = DiffuRec(data.num_items, ModelConfig()).to(self.device)
         self.model.train(split == "train")
@@ -123,7 +129,7 @@ class Side:
             lambda_ = self.model.draw_lambda((*histories.shape, noise.shape[1]))
             loss = plain.loss(self.model, histories, targets, t, noise, lambda_, self.gelu)
         else:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled="bfloat16" in self.name):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 loss = self.model(histories, targets, t, noise)
         self.optimizer.zero_grad()
         loss.mean().backward()
@@ -133,7 +139,7 @@ class Side:
     def rank(self, histories, targets, num_steps=None):
         if self.gelu is not None:
             return plain.rank(self.model, histories, targets, self.gelu)
-        return expected_ranks(self.model, self.model.predict(histories, num_steps), targets)
+        return expected_ranks(self.model, self.model.predict(histories, num_steps, precision=self.precision), targets)
 
     def run(self, round_, num_steps=None):
         """(examples, seconds, floating-point operations of products) of a round."""
@@ -224,7 +230,7 @@ def measure_rates(keep):
         few = {f"ours, {steps['num_steps']} step": ("ours, float32", steps["num_steps"])}
         found[dataset] = {
             "training, examples": compare_sides(dataset, "train", both | low),
-            "evaluation, users": compare_sides(dataset, "test", both | few),
+            "evaluation, users": compare_sides(dataset, "test", both | low | few),
             "fewest steps": steps,
         }
         show_rates(dataset, found[dataset], found["peak"])
@@ -300,44 +306,102 @@ def measure_growth():
     return found
 
 
+# ---- order ----
+
+def converge(window, seed):
+    """Validation NDCG@10 after each epoch, with batches sorted by length within windows of `window` batches; 1: random ones."""
+    diffurec.training.length_batches = partial(length_batches, window=window)    # of this process
+    data = load_dataset("amazon-toys")
+    torch.manual_seed(seed)
+    model = DiffuRec(data.num_items, ModelConfig(hidden_size=64, num_blocks=2, max_length=10))
+    config = TrainConfig(seed=seed, epochs=ORDER_EPOCHS, eval_every=1, eval_num_steps=1, patience=ORDER_EPOCHS)
+    return [entry["validation"]["NDCG@10"] for entry in train(model, data, config, log=None).log]
+
+
+def measure_order():
+    found = {}
+    for seed in ORDER_SEEDS:
+        for name, window in (("sorted", 64), ("random", 1)):
+            with ProcessPoolExecutor(1, mp_context=SPAWN) as fresh:
+                found.setdefault(name, []).append(fresh.submit(converge, window, seed).result())
+    for epoch in (ORDER_EPOCHS // 2, ORDER_EPOCHS):
+        ends = {name: [100 * curve[epoch - 1] for curve in curves] for name, curves in found.items()}
+        apart = [a - b for a, b in zip(ends["sorted"], ends["random"])]
+        print(f"  epoch {epoch}, validation NDCG@10, {len(ORDER_SEEDS)} seeds: " + ", ".join(
+            f"{name} {statistics.mean(end):.2f} ± {statistics.stdev(end):.2f}" for name, end in ends.items())
+            + f"; sorted - random {statistics.mean(apart):+.2f} ± {statistics.stdev(apart):.2f}", flush=True)
+    return found
+
+
 # ---- accuracy ----
 
-def measure_accuracy(dataset, seed):
-    """One training: its minutes, validations included, and the test metrics of the weights that validation chose."""
+def measure_accuracy(dataset, precision, seed):
+    """One training: its minutes, validations included, and the test metrics of the weights that validation chose.
+
+    differences: of the test metrics with 1 reverse step, and in bfloat16, from those with 32 in float32, paired over users.
+    """
     recipe, data = ACCURACY[dataset], load_dataset(dataset)
-    precision = "bfloat16" if has_bfloat16() else "float32"
     config = TrainConfig(seed=seed, precision=precision, eval_every=4, eval_num_steps=1, **recipe["training"])
     torch.manual_seed(seed)
     model = DiffuRec(data.num_items, ModelConfig())
     start = time.perf_counter()
     history = train(model, data, config, log=lambda line: print(f"    {line}", flush=True))
     minutes = (time.perf_counter() - start) / 60
-    test = evaluate(model, data)
-    print(f"  {dataset}, seed {seed}: {minutes:.1f} min, test NDCG@10 {100 * test['NDCG@10']:.2f} "
+    ranks = rank_targets(model, data)
+    test = mean_metrics(ranks)
+    print(f"  {dataset}, {precision}, seed {seed}: {minutes:.1f} min, test NDCG@10 {100 * test['NDCG@10']:.2f} "
           f"(published {recipe['published']}), HR@10 {100 * test['HR@10']:.2f}", flush=True)
+    other = {"1 step": {"num_steps": 1}, **({"bfloat16": {"precision": "bfloat16"}} if has_bfloat16() else {})}
+    differences = {}
+    for name, sampling in other.items():
+        found = compare(rank_targets(model, data, **sampling), ranks)
+        differences[name] = {metric: found[metric] for metric in ("HR@10", "NDCG@10")}
+        print(f"    evaluation, {name}: " + ", ".join("{} {:+.4f} [{:+.4f}, {:+.4f}]".format(m, *d)
+                                                     for m, d in differences[name].items()), flush=True)
     curve = [(e["epoch"], e["validation"]["NDCG@10"]) for e in history.log if e["validation"]]
-    return {"minutes": minutes, "best_epoch": history.best_epoch, "validation": curve, "test": test, "precision": precision}
+    return {"minutes": minutes, "best_epoch": history.best_epoch, "validation": curve, "test": test, "differences": differences}
+
+
+def measure_accuracies(keep):
+    """{"data set, precision": {seed: what measure_accuracy found}}: both data sets as fast as may be, one in float32 too."""
+    fast = "bfloat16" if has_bfloat16() else "float32"
+    found = {}
+    for dataset, precision in dict.fromkeys([*((d, fast) for d in ACCURACY), ("amazon-toys", "float32")]):
+        seeds = found[f"{dataset}, {precision}"] = {}
+        for seed in SEEDS:
+            with ProcessPoolExecutor(1, mp_context=SPAWN) as fresh:
+                seeds[str(seed)] = fresh.submit(measure_accuracy, dataset, precision, seed).result()
+            keep(accuracy=found)
+        minutes, ndcg = ([run["minutes"] for run in seeds.values()], [100 * run["test"]["NDCG@10"] for run in seeds.values()])
+        print(f"  {dataset}, {precision}: medians of {len(seeds)} seeds {statistics.median(minutes):.1f} min, test NDCG@10 "
+              f"{statistics.median(ndcg):.2f}; {statistics.mean(ndcg):.2f} ± {statistics.stdev(ndcg):.2f}", flush=True)
 
 
 # ---- what was measured ----
 
 def draw(results, path):
     fig, panels = plt.subplot_mosaic(
-        [["rates"] * 3 + ["accuracy"] * 3, ["length"] * 2 + ["num_items"] * 2 + ["batch"] * 2], figsize=(12, 7.5), layout="constrained"
+        [["rates", "order", "accuracy"], ["length", "num_items", "batch"]], figsize=(14, 8), layout="constrained"
     )
-    accuracy = panels["accuracy"]
+    order, accuracy = panels["order"], panels["accuracy"]
     if "rates" in results:
         draw_rates(panels["rates"], results["rates"])
     for size, what in (("length", "history length"), ("num_items", "catalogue"), ("batch", "batch")):
         draw_growth(panels[size], [r for r in results.get("growth", []) if r["what"] == what], what, size)
-    for (dataset, seeds), colour in zip(results.get("accuracy", {}).items(), COLOURS):
+    for (name, curves), colour in zip(results.get("order", {}).items(), COLOURS):
+        for number, curve in enumerate(curves):
+            order.plot(range(1, len(curve) + 1), 100 * np.array(curve), color=colour, label=("_" if number else "") + name)
+    order.set(xlabel="epoch", ylabel="validation NDCG@10, %", title="Batches sorted by length, and random")
+    if results.get("order"):
+        order.legend(fontsize=7)
+    for (name, seeds), colour in zip(results.get("accuracy", {}).items(), COLOURS):
         for seed, run in seeds.items():
             epochs, values = zip(*run["validation"])
             minutes = np.array(epochs) / epochs[-1] * run["minutes"]
-            once = dataset if seed == "0" else "_"                               # a label that starts so is not shown
+            once = name if seed == "0" else "_"                                  # a label that starts so is not shown
             accuracy.plot(minutes, 100 * np.array(values), color=colour, linewidth=1, label=f"{once}, validation")
             accuracy.plot(run["minutes"], 100 * run["test"]["NDCG@10"], "*", color=colour, label=f"{once}, test")
-        accuracy.axhline(ACCURACY[dataset]["published"], color=colour, linestyle=":", linewidth=1)
+        accuracy.axhline(ACCURACY[name.split(",")[0]]["published"], color=colour, linestyle=":", linewidth=1)
     accuracy.set(xlabel="minutes of training", ylabel="NDCG@10, %", title="To the published test NDCG@10 (dotted)")
     if results.get("accuracy"):
         accuracy.legend(fontsize=7)
@@ -377,10 +441,10 @@ def draw_growth(axes, found, what, size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="rates|growth|accuracy")
+    parser.add_argument("parts", nargs="*", metavar="rates|growth|order|accuracy")
     parser.add_argument("--out", type=Path, default=Path("reports/benchmark"))
     arguments = parser.parse_args()
-    known = ("rates", "growth", "accuracy")
+    known = ("rates", "growth", "order", "accuracy")
     for part in arguments.parts:
         if part not in known:
             parser.error(f"there is no part {part!r}; the parts are {', '.join(known)}")
@@ -400,16 +464,10 @@ def main():
             measure_rates(keep)
         elif part == "growth":
             keep(growth=measure_growth())
+        elif part == "order":
+            keep(order=measure_order())
         else:
-            for dataset in ACCURACY:
-                for seed in SEEDS:
-                    accuracy = results.setdefault("accuracy", {})
-                    with ProcessPoolExecutor(1, mp_context=SPAWN) as fresh:
-                        accuracy.setdefault(dataset, {})[str(seed)] = fresh.submit(measure_accuracy, dataset, seed).result()
-                    keep(accuracy=accuracy)
-                runs = results["accuracy"][dataset].values()
-                middle = [statistics.median(x) for x in ([r["minutes"] for r in runs], [100 * r["test"]["NDCG@10"] for r in runs])]
-                print(f"  {dataset}: medians of {len(runs)} seeds {middle[0]:.1f} min, test NDCG@10 {middle[1]:.2f}", flush=True)
+            measure_accuracies(keep)
 
 
 SPAWN = multiprocessing.get_context("spawn")

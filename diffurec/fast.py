@@ -101,8 +101,6 @@ class _TanhGELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         share = (x * x).mul_(_TanhGELU.CUBIC / 3).add_(_TanhGELU.LINEAR).mul_(x).sigmoid_()
-        if not ctx.needs_input_grad[0]:
-            return share.mul_(x)
         ctx.save_for_backward(x, share)
         return x * share
 
@@ -118,6 +116,25 @@ class TanhGELU(nn.Module):
 
     def forward(self, x):
         return _TanhGELU.apply(x) if x.device.type == "cpu" else F.gelu(x, approximate="tanh")
+
+
+class FeedForward(nn.Sequential):
+    """nn.Sequential(linear, activation, linear); without gradients, on a CPU, oneDNN takes GELU along in the first product.
+
+    The operation is one of PyTorch's own, made for its compiler: where it is missing, all is as in nn.Sequential.
+    """
+
+    def forward(self, x):
+        widen, activation, narrow = self
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        known = dtype == torch.float32 or dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("avx512_bf16")
+        if (
+            x.device.type != "cpu" or torch.is_grad_enabled() or not isinstance(activation, TanhGELU) or not known
+            or not hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        ):
+            return super().forward(x)
+        x, weight, bias = (tensor.to(dtype) for tensor in (x, widen.weight, widen.bias))
+        return narrow(torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "tanh"))
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):

@@ -17,7 +17,7 @@ from torch import nn
 
 from .config import PRECISIONS, ModelConfig
 from .diffusion import GaussianDiffusion
-from .fast import Dropout, TanhGELU, catalogue_cross_entropy, fast_matmul, in_parts, item_chunks, softmax
+from .fast import Dropout, FeedForward, TanhGELU, catalogue_cross_entropy, fast_matmul, in_parts, item_chunks, softmax
 
 ACTIVATIONS = {"gelu": TanhGELU, "relu": nn.ReLU}
 
@@ -69,7 +69,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(d, eps=1e-12)
         self.attention = Attention(d, config.num_heads)
         self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
-        self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), ACTIVATIONS[config.activation](), nn.Linear(4 * d, d))
+        self.feed_forward = FeedForward(nn.Linear(d, 4 * d), ACTIVATIONS[config.activation](), nn.Linear(4 * d, d))
         self.dropout = Dropout(config.dropout)
         nn.init.xavier_normal_(self.feed_forward[0].weight)
         nn.init.xavier_normal_(self.feed_forward[2].weight)
