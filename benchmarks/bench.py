@@ -1,12 +1,13 @@
 """How fast: against the plain form, as the sizes grow, and to the published accuracy. `make bench` runs all of it.
 
-    python benchmarks/bench.py [rates] [growth] [order] [accuracy] [--out reports/benchmark]
+    python benchmarks/bench.py [rates] [growth] [learning] [accuracy] [--out reports/benchmark]
 
 rates     training and evaluation on amazon-beauty and ml-1m against plain.py, and the share of the peak of products
 growth    time of a step and peak memory (on a CPU: Linux only) for histories, catalogues and batches of growing size
-order     validation by epoch with batches sorted by length and with random ones, a small model on amazon-toys, five seeds
-accuracy  minutes of training to DiffuRec's published test NDCG@10 on the Amazon data sets, three seeds; what float32 and
-          bfloat16, and 1 reverse step and 32, do to the trained models' metrics
+learning  validation by epoch with batches sorted by length, with random ones, and with sorted ones in bfloat16: a small model
+          on amazon-toys, five seeds
+accuracy  minutes of training to DiffuRec's published test NDCG@10 on the Amazon data sets, three seeds; what 1 reverse step
+          instead of 32, and bfloat16, do to the trained models' metrics
 
 Settings of Li et al. 2023 where nothing else is said: L = 50, d = 128, 4 blocks, batch 512, 32 reverse steps. The sides
 take turns, each in a process of its own, so that none has another's memory, threads or settings; medians and the range
@@ -57,7 +58,7 @@ ACCURACY = {
     "amazon-beauty": {"published": 4.75, "training": {"epochs": 18, "lr_step": 15}},
 }
 SEEDS = (0, 1, 2)
-ORDER_SEEDS, ORDER_EPOCHS = range(5), 8
+LEARNING_SEEDS, LEARNING_EPOCHS = range(5), 8
 COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 
@@ -142,14 +143,14 @@ class Side:
         return expected_ranks(self.model, self.model.predict(histories, num_steps, precision=self.precision), targets)
 
     def run(self, round_, num_steps=None):
-        """(examples, seconds, floating-point operations of products) of a round."""
+        """(examples, seconds, floating-point operations of products or, but for our training, None) of a round."""
         step = self.train_step if self.split == "train" else partial(self.rank, num_steps=num_steps)
         batches = [(*self.examples.gather(i.to(self.device), n),) for i, n in self.batches(round_)]
         if not round_:
             step(*batches[0])                                                    # not measured: what is made at first use
         seconds = sum(seconds_of(lambda: [step(*batch) for batch in batches], self.device, 1))
         size = sum(len(targets) for _, targets in batches)
-        if self.gelu is not None:
+        if self.gelu is not None or self.split != "train":
             return size, seconds, None
         part = batches[::10]                                                     # operations of one in ten, and so of all
         with FlopCounterMode(display=False) as counter:
@@ -250,9 +251,11 @@ def show_rates(dataset, found, peak):
             rate = side["rate"]
             line = f"    {label:24} {statistics.median(rate):9,.0f}  ({min(rate):,.0f} to {max(rate):,.0f})"
             if label not in PLAIN:
-                times = "; ".join("{:.1f} ({:.1f} to {:.1f}) times {}".format(*ratios(found[what], label, b), b) for b in PLAIN)
+                line += "  " + "; ".join(
+                    "{:.1f} ({:.1f} to {:.1f}) times {}".format(*ratios(found[what], label, b), b) for b in PLAIN)
+            if side["flops"]:
                 flops = statistics.median(side["flops"])
-                line += f"  {times}; {flops / 1e9:,.0f} GFLOP/s, {flops / peak['fast']:.0%} of the peak"
+                line += f"; {flops / 1e9:,.0f} GFLOP/s, {flops / peak['fast']:.0%} of the peak"
                 line += f" ({flops / peak['default']:.0%} of the default's)"
             print(line, flush=True)
     few = found["fewest steps"]
@@ -306,30 +309,35 @@ def measure_growth():
     return found
 
 
-# ---- order ----
+# ---- learning ----
 
-def converge(window, seed):
-    """Validation NDCG@10 after each epoch, with batches sorted by length within windows of `window` batches; 1: random ones."""
+def learn(window, precision, seed):
+    """Validation NDCG@10 after each epoch. Batches are sorted by length within windows of `window` batches; 1: random ones."""
     diffurec.training.length_batches = partial(length_batches, window=window)    # of this process
     data = load_dataset("amazon-toys")
     torch.manual_seed(seed)
     model = DiffuRec(data.num_items, ModelConfig(hidden_size=64, num_blocks=2, max_length=10))
-    config = TrainConfig(seed=seed, epochs=ORDER_EPOCHS, eval_every=1, eval_num_steps=1, patience=ORDER_EPOCHS)
+    config = TrainConfig(
+        seed=seed, precision=precision, epochs=LEARNING_EPOCHS, eval_every=1, eval_num_steps=1, patience=LEARNING_EPOCHS
+    )
     return [entry["validation"]["NDCG@10"] for entry in train(model, data, config, log=None).log]
 
 
-def measure_order():
-    found = {}
-    for seed in ORDER_SEEDS:
-        for name, window in (("sorted", 64), ("random", 1)):
+def measure_learning():
+    ways = {"sorted": (64, "float32"), "random": (1, "float32"), "sorted, bfloat16": (64, "bfloat16")}
+    if not has_bfloat16():
+        del ways["sorted, bfloat16"]
+    found = {name: [] for name in ways}
+    for seed in LEARNING_SEEDS:
+        for name, (window, precision) in ways.items():
             with ProcessPoolExecutor(1, mp_context=SPAWN) as fresh:
-                found.setdefault(name, []).append(fresh.submit(converge, window, seed).result())
-    for epoch in (ORDER_EPOCHS // 2, ORDER_EPOCHS):
-        ends = {name: [100 * curve[epoch - 1] for curve in curves] for name, curves in found.items()}
-        apart = [a - b for a, b in zip(ends["sorted"], ends["random"])]
-        print(f"  epoch {epoch}, validation NDCG@10, {len(ORDER_SEEDS)} seeds: " + ", ".join(
-            f"{name} {statistics.mean(end):.2f} ± {statistics.stdev(end):.2f}" for name, end in ends.items())
-            + f"; sorted - random {statistics.mean(apart):+.2f} ± {statistics.stdev(apart):.2f}", flush=True)
+                found[name].append(fresh.submit(learn, window, precision, seed).result())
+    for epoch in (LEARNING_EPOCHS // 2, LEARNING_EPOCHS):
+        ndcg = {name: [100 * curve[epoch - 1] for curve in curves] for name, curves in found.items()}
+        for name, values in ndcg.items():
+            apart = [a - b for a, b in zip(values, ndcg["sorted"])]
+            print(f"  epoch {epoch}, validation NDCG@10, {name}: {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} "
+                  f"over {len(values)} seeds; less sorted {statistics.mean(apart):+.2f} ± {statistics.stdev(apart):.2f}", flush=True)
     return found
 
 
@@ -363,10 +371,9 @@ def measure_accuracy(dataset, precision, seed):
 
 
 def measure_accuracies(keep):
-    """{"data set, precision": {seed: what measure_accuracy found}}: both data sets as fast as may be, one in float32 too."""
-    fast = "bfloat16" if has_bfloat16() else "float32"
-    found = {}
-    for dataset, precision in dict.fromkeys([*((d, fast) for d in ACCURACY), ("amazon-toys", "float32")]):
+    """{"data set, precision": {seed: what measure_accuracy found}}."""
+    precision, found = "bfloat16" if has_bfloat16() else "float32", {}
+    for dataset in ACCURACY:
         seeds = found[f"{dataset}, {precision}"] = {}
         for seed in SEEDS:
             with ProcessPoolExecutor(1, mp_context=SPAWN) as fresh:
@@ -381,19 +388,19 @@ def measure_accuracies(keep):
 
 def draw(results, path):
     fig, panels = plt.subplot_mosaic(
-        [["rates", "order", "accuracy"], ["length", "num_items", "batch"]], figsize=(14, 8), layout="constrained"
+        [["rates", "learning", "accuracy"], ["length", "num_items", "batch"]], figsize=(14, 8), layout="constrained"
     )
-    order, accuracy = panels["order"], panels["accuracy"]
+    learning, accuracy = panels["learning"], panels["accuracy"]
     if "rates" in results:
         draw_rates(panels["rates"], results["rates"])
     for size, what in (("length", "history length"), ("num_items", "catalogue"), ("batch", "batch")):
         draw_growth(panels[size], [r for r in results.get("growth", []) if r["what"] == what], what, size)
-    for (name, curves), colour in zip(results.get("order", {}).items(), COLOURS):
+    for (name, curves), colour in zip(results.get("learning", {}).items(), COLOURS):
         for number, curve in enumerate(curves):
-            order.plot(range(1, len(curve) + 1), 100 * np.array(curve), color=colour, label=("_" if number else "") + name)
-    order.set(xlabel="epoch", ylabel="validation NDCG@10, %", title="Batches sorted by length, and random")
-    if results.get("order"):
-        order.legend(fontsize=7)
+            learning.plot(range(1, len(curve) + 1), 100 * np.array(curve), color=colour, label=("_" if number else "") + name)
+    learning.set(xlabel="epoch", ylabel="validation NDCG@10, %", title="Batches sorted by length and random; bfloat16")
+    if results.get("learning"):
+        learning.legend(fontsize=7)
     for (name, seeds), colour in zip(results.get("accuracy", {}).items(), COLOURS):
         for seed, run in seeds.items():
             epochs, values = zip(*run["validation"])
@@ -441,10 +448,10 @@ def draw_growth(axes, found, what, size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="rates|growth|order|accuracy")
+    parser.add_argument("parts", nargs="*", metavar="rates|growth|learning|accuracy")
     parser.add_argument("--out", type=Path, default=Path("reports/benchmark"))
     arguments = parser.parse_args()
-    known = ("rates", "growth", "order", "accuracy")
+    known = ("rates", "growth", "learning", "accuracy")
     for part in arguments.parts:
         if part not in known:
             parser.error(f"there is no part {part!r}; the parts are {', '.join(known)}")
@@ -464,8 +471,8 @@ def main():
             measure_rates(keep)
         elif part == "growth":
             keep(growth=measure_growth())
-        elif part == "order":
-            keep(order=measure_order())
+        elif part == "learning":
+            keep(learning=measure_learning())
         else:
             measure_accuracies(keep)
 
