@@ -16,7 +16,7 @@ help:
 	@echo "make report   train and evaluate the small example (some minutes): reports/quickstart.html"
 	@echo "make test     run the tests, then every notebook, and compare the outputs with the committed ones"
 	@echo "make lab      open the notebooks in JupyterLab"
-	@echo "make bench    measure the speed (about an hour, on an idle machine): reports/benchmark"
+	@echo "make bench    measure the speed (over an hour, on an idle machine): reports/benchmark"
 	@echo "make data     fetch MovieLens-100K, so that the rest works without a network"
 	@echo "make help     show these lines"
 
