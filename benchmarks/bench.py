@@ -460,7 +460,8 @@ def main():
     results = json.loads(file.read_text()) if file.exists() else {}
 
     def keep(**found):
-        results.update(machine=describe_machine(), **found)
+        results.update(found)
+        results.setdefault("machines", {}).update(dict.fromkeys(found, describe_machine()))
         write_atomically(file, json.dumps(results, indent=1).encode())
         draw(results, arguments.out / "benchmark.png")
 
