@@ -1,22 +1,55 @@
 """Checkpoints that survive a kill at any moment: new files first, then one atomic rename of the state that names them.
 
 A directory holds `state.json` (settings, log, which files count) and the safetensors files it names:
-`last-NNNN` (weights and optimiser after epoch NNNN) and `best-NNNN` (weights of the best validation).
+`last-NNNN` (weights and optimiser after epoch NNNN) and `best-NNNN` (weights of the best validation), and
+`training.lock`, which the process that trains there holds. Other files in it are left alone.
 """
 
 import json
 import os
-from dataclasses import asdict
+from contextlib import contextmanager
 from pathlib import Path
 
+import jsonschema
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from .config import ModelConfig
+from . import distributed
+from .config import ModelConfig, TrainConfig
 from .model import DiffuRec
 
-FORMAT = 1
+FORMAT = 2          # of what is written; weights are read from format 1 too
+COPIES = 8          # of the weights, at most, while a save goes on: twice weights and two moments, and two best weights
+
+_WHOLE, _TEXT, _NUMBER = {"type": "integer", "minimum": 0}, {"type": "string"}, {"type": "number"}
+_BEST = {"best_epoch": _WHOLE, "best_metric": _NUMBER, "bad_validations": _WHOLE}
+_FILE = {"type": "string", "pattern": r"^(last|best)-\d{4,}\.safetensors$"}         # nothing outside the directory
+
+
+def _object(required, optional=None, more=False):
+    return {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required),
+            "additionalProperties": more}
+
+
+STATE = jsonschema.Draft202012Validator(_object({
+    "format": _WHOLE, "num_items": {"type": "integer", "minimum": 1}, "data": _TEXT,
+    # The bounds are far above any model; without them the shapes of a hostile one could not be made up.
+    "model": {"type": "object", "properties": {
+        "num_blocks": {"maximum": 1000}, **dict.fromkeys(("hidden_size", "num_diffusion_steps"), {"maximum": 10**6})}},
+    "train": {"type": "object"},
+    "log": {"type": "array", "items": _object({
+        "epoch": _WHOLE, "loss": _NUMBER, "seconds": _NUMBER, "learning_rate": _NUMBER,
+        "validation": {"type": ["object", "null"], "additionalProperties": _NUMBER, "required": ["NDCG@10"]},
+    })},
+    **_BEST, "finished": {"type": ["string", "null"]},
+    "files": _object({"last": _FILE}, {"best": _FILE, "before": _FILE}),
+}, {
+    "version": _TEXT, "processes": {"type": "integer", "minimum": 1},
+    "before": {"oneOf": [{"type": "null"}, _object(_BEST)]},
+    "stale": {"type": "array", "items": _FILE}, "scheduler": {},                    # the last of format 1
+}))
 
 
 class CheckpointError(Exception):
@@ -42,108 +75,205 @@ class Checkpoint:
 
     def __init__(self, directory):
         self.directory = Path(directory)
+        self.files = {}             # what the state names, as read or saved last
+        self.stale = set()          # what an earlier state named, and a kill may have left
 
     @property
     def exists(self):
-        return (self.directory / "state.json").exists()
+        try:
+            return (self.directory / "state.json").exists()
+        except OSError:             # a name that is too long: to be told when it is written to
+            return False
 
-    def prepare(self):
-        """Creates the directory and proves that it can be written to, before any work is done for it."""
+    def prepare(self, size):
+        """Creates the directory and proves that `size` bytes can be written to it, before any work is done for it."""
+        probe = self.directory / "writable.partial"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.directory / "writable", b"")
+            with open(probe, "wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.write(b"something, because an empty file can be made on a full disk")
+            os.replace(probe, self.directory / "writable")
             (self.directory / "writable").unlink()
+        except (OSError, ValueError) as error:                                  # ValueError: a NUL in the name
+            raise CheckpointError(
+                f"Cannot write checkpoints to {self.directory} ({getattr(error, 'strerror', None) or error}); choose a "
+                f"directory that can be written to, with {size / 1e6:,.0f} MB left."
+            ) from error
+        finally:
+            try:
+                probe.unlink(missing_ok=True)
+            except (OSError, ValueError):
+                pass
+
+    @contextmanager
+    def locked(self, wait, say):
+        """Holds the directory for this process; CheckpointError if another has it, or waits for that with a word."""
+        lock = FileLock(self.directory / "training.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                raise CheckpointError(
+                    f"Another process is training in {self.directory}; wait until it has finished, or choose another "
+                    "directory."
+                ) from None
+            say(f"Another process is training in {self.directory}; waiting until it has finished.")
+            lock.acquire()
         except OSError as error:
             raise CheckpointError(
-                f"Cannot write checkpoints to {self.directory} ({error.strerror}); choose a directory that can be "
-                "written to, with space left."
+                f"Cannot lock {self.directory} ({error.strerror}); choose a directory that can be written to."
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def save(self, state, last, best=None):
-        """Stores the state [dict for JSON] with the tensors `last` and, where there is a new one, `best` weights."""
+        """Stores the state [dict for JSON] with the tensors `last` and, where there is a new one, `best` weights.
+
+        state["before"]: None or best_epoch and its like without the last validation; that best file is kept too.
+        """
         epoch = len(state["log"])
-        files = {"last": f"last-{epoch:04d}.safetensors", "best": f"best-{state['best_epoch']:04d}.safetensors"}
+        files = {"last": f"last-{epoch:04d}.safetensors"}
+        for name, source in (("best", state), ("before", state["before"] or {})):
+            if source.get("best_epoch"):
+                files[name] = f"best-{source['best_epoch']:04d}.safetensors"
         try:
             write_atomically(self.directory / files["last"], save(last))
             if best is not None:
                 write_atomically(self.directory / files["best"], save(best))
-            content = json.dumps({"format": FORMAT, **state, "files": files}, indent=1)
+            stale = (self.stale | set(self.files.values())) - set(files.values())
+            content = json.dumps({"format": FORMAT, **state, "files": files, "stale": sorted(stale)}, indent=1)
             write_atomically(self.directory / "state.json", content.encode())
+            for name in stale:
+                (self.directory / name).unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(
                 f"Cannot write the checkpoint of epoch {epoch} to {self.directory} ({error.strerror}); what was saved "
                 "before is intact. Make room or rights there, then train again with resume=True."
             ) from error
-        for old in self.directory.glob("*.safetensors"):
-            if old.name not in files.values():
-                old.unlink()
+        self.files, self.stale = files, set()
 
     def read_state(self):
-        """The content of state.json; CheckpointError if it is absent, damaged or of another format."""
+        """The content of state.json, checked; CheckpointError if it is absent, damaged or of another format."""
         path = self.directory / "state.json"
         try:
-            state = json.loads(path.read_text())
-            found = state["format"]
-        except FileNotFoundError:
+            state = json.loads(path.read_text(encoding="utf-8"), parse_constant=_minus_infinity)
+        except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(f"There is no checkpoint in {self.directory}: it has no state.json.") from None
-        except (ValueError, KeyError, TypeError):
-            raise CheckpointError(
-                f"{path} is damaged and cannot be read; remove {self.directory} and train again."
-            ) from None
-        if found != FORMAT:
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
+        except (ValueError, RecursionError, MemoryError):
+            raise self._damaged("state.json", "no JSON that can be read") from None
+        found = state.get("format") if isinstance(state, dict) else None
+        if type(found) is int and found not in (1, FORMAT):
             raise CheckpointError(
                 f"{path} has format {found!r}, and this version reads {FORMAT}; train again into another directory."
             )
+        if (fault := next(STATE.iter_errors(state), None)) is not None:
+            raise self._damaged("state.json", f"at {fault.json_path}: {_short(fault.message)}")
+        if found == 1 and not state["best_epoch"]:
+            state["files"].pop("best", None)                                    # named there before it is written
+        if bool(state["best_epoch"]) != ("best" in state["files"]) or len(state["log"]) < state["best_epoch"]:
+            raise self._damaged("state.json", "best_epoch, log and files contradict each other")
+        self.configurations(state)
+        self.files, self.stale = state["files"], set(state.get("stale", ()))
         return state
 
-    def read_tensors(self, state, which, device="cpu"):
-        """The tensors of the file that the state names as `which` ("last" or "best")."""
-        path = self.directory / state["files"][which]
+    def configurations(self, state):
+        """(ModelConfig, TrainConfig) that the state holds."""
         try:
-            return load_file(path, device=str(device))
-        except (SafetensorError, OSError) as error:
+            return ModelConfig.from_dict(state["model"]), TrainConfig.from_dict(state["train"])
+        except (ValueError, TypeError) as error:
+            raise self._damaged("state.json", error) from error
+
+    def read_tensors(self, which, expected, device="cpu"):
+        """The tensors of the file that the state names as `which` ("last", "best", "before").
+
+        expected: {name: shape} of what must be in it; CheckpointError for anything else, and for what is not finite.
+        """
+        name = self.files[which]
+        try:
+            tensors = load_file(self.directory / name, device=str(device))
+        except (SafetensorError, OSError, ValueError, MemoryError) as error:
+            raise self._damaged(name, error) from error
+        found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        if wrong := [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]:
             raise CheckpointError(
-                f"{path} is missing, truncated or damaged ({error}); remove {self.directory} and train again."
-            ) from None
+                f"The checkpoint in {self.directory} does not fit this model: {wrong[0]} is "
+                f"{found.get(wrong[0], 'absent')} there and {expected.get(wrong[0], 'absent')} here. Use the settings and "
+                "the data set it was trained with."
+            )
+        for key, tensor in tensors.items():
+            if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+                raise self._damaged(name, f"{key} is not made of finite float32 numbers")
+        return tensors
 
-
-def load_weights(model, tensors, directory):
-    """Puts tensors into the model; CheckpointError if names or shapes are another model's."""
-    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
-    if expected != found:
-        name = min(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-        raise CheckpointError(
-            f"The checkpoint in {directory} does not fit this model: {name} is {found.get(name, 'absent')} there and "
-            f"{expected.get(name, 'absent')} here. Use the settings and the data set it was trained with."
+    def _damaged(self, name, reason):
+        return CheckpointError(
+            f"{self.directory / name} is missing or damaged ({reason}). Nothing was changed; train again into another "
+            "directory."
         )
-    model.load_state_dict(tensors)
+
+
+def _minus_infinity(constant):
+    if constant != "-Infinity":                                                 # the best metric before there is one
+        raise ValueError(constant)
+    return float(constant)
+
+
+def _short(text):
+    return text if len(text) < 200 else f"{text[:200]} ..."
+
+
+def shapes(model):
+    """{name: shape} of a model's weights, what `Checkpoint.read_tensors` expects of a best file."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def load_model(directory, device="cpu"):
-    """The trained DiffuRec of a checkpoint directory, with its best weights, in evaluation mode."""
-    checkpoint = Checkpoint(directory)
+    """The trained DiffuRec of a checkpoint directory, with its best weights, in evaluation mode.
+
+    It remembers the checksum of the data it was trained on, and `evaluate` refuses others. CheckpointError when there is
+    no checkpoint, no validation yet, or a file is damaged; ValueError for a device that is not to be had.
+    """
+    device, checkpoint = distributed.choose_device(device), Checkpoint(directory)
     state = checkpoint.read_state()
+    while True:
+        config, training = checkpoint.configurations(state)
+        if not state["best_epoch"]:
+            raise CheckpointError(
+                f"The run in {directory} is sound, but after {len(state['log'])} epochs it has not come to its first "
+                f"validation, which comes every {training.eval_every} epochs: go on with train(..., checkpoint=..., "
+                "resume=True), then load it."
+            )
+        with torch.device("meta"):                                              # shapes alone, before anything is made
+            wanted = shapes(DiffuRec(state["num_items"], config))
+        try:
+            weights = checkpoint.read_tensors("best", wanted)
+            break
+        except CheckpointError:
+            before, state = state, checkpoint.read_state()                      # a training there may have gone on
+            if state == before:
+                raise
     with torch.random.fork_rng(devices=[]):                                      # its initial weights are not kept
-        model = DiffuRec(state["num_items"], ModelConfig.from_dict(state["model"]))
-    load_weights(model, checkpoint.read_tensors(state, "best"), directory)
+        model = DiffuRec(state["num_items"], config)
+    model.load_state_dict(weights)
+    model.data_checksum = state["data"]
     return model.to(device).eval()
 
 
 def check_settings(state, directory, **expected):
     """CheckpointError naming the first setting in which the state differs from what is asked for now."""
     for section, wanted in expected.items():
-        stored = state[section]
+        stored = state.get(section)
         if not isinstance(wanted, dict):
             stored, wanted = {section: stored}, {section: wanted}
         for name in wanted:
             if stored.get(name) != wanted[name]:
                 raise CheckpointError(
                     f"The checkpoint in {directory} was made with {name} = {stored.get(name)!r}, not {wanted[name]!r}; "
-                    "resume with the same settings or train into another directory."
+                    "resume with the same or train into another directory."
                 )
-
-
-def training_settings(config):
-    """The settings that must agree for a resumed run to be the same run: all but how long and where it runs."""
-    return {name: value for name, value in asdict(config).items() if name not in ("epochs", "device")}

@@ -3,7 +3,9 @@
 import difflib
 import math
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 
+from .checks import whole
 from .diffusion import NOISE_SCHEDULES, OFFSET_NOISES
 
 PRECISIONS = ("float32", "bfloat16")  # bfloat16: products in 16 bits by torch.autocast; weights and sums stay in 32
@@ -30,16 +32,17 @@ class Config:
     def _require_choice(self, name, choices):
         self._require(getattr(self, name) in list(choices), name, f"one of {', '.join(choices)}")
 
-    def _require_whole(self, names, least=1):
+    # Numbers become Python's own: numpy's would fail when a checkpoint writes them, after an epoch.
+    def _require_whole(self, names, least=1, most=None):
         for name in names:
-            value = getattr(self, name)
-            self._require(type(value) is int and value >= least, name, f"a whole number of at least {least}")
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, most))
 
     def _require_real(self, names, condition, rule):
         for name in names:
             value = getattr(self, name)
-            real = type(value) in (int, float) and math.isfinite(value)         # neither a string nor a bool
+            real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
             self._require(real and condition(value), name, f"a finite number {rule}")
+            object.__setattr__(self, name, value if type(value) is int else float(value))
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class TrainConfig(Config):
 
     def __post_init__(self):
         self._require_whole(("epochs", "batch_size", "lr_step", "eval_every", "patience"))
-        self._require_whole(("seed",), least=0)
+        self._require_whole(("seed",), least=0, most=2**64 - 1)                 # what torch.manual_seed takes
         self._require_real(("learning_rate", "lr_gamma"), lambda value: value > 0, "above 0")
         self._require_real(("weight_decay",), lambda value: value >= 0, "of at least 0")
         if self.grad_clip is not None:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .checks import whole
+
 
 def _betas_from_alpha_bar(alpha_bar, num_steps, max_beta=0.999):
     """betas whose cumulative product of (1 - beta) follows alpha_bar(u), u in 0..1 (Nichol & Dhariwal 2021)."""
@@ -71,6 +73,9 @@ class GaussianDiffusion(nn.Module):
         # Buffers that follow the model to its device but are not saved: the schedule's name recreates them.
         self.register_buffer("betas", torch.tensor(betas, dtype=torch.float32), persistent=False)
         self.register_buffer("alphas_cumprod", torch.tensor(alphas_cumprod, dtype=torch.float32), persistent=False)
+        # 1 - A_s from float64, because a rounded A_s near 1 leaves it few right digits.
+        for name, values in (("sqrt_alphas_cumprod", alphas_cumprod), ("sqrt_one_minus_alphas_cumprod", 1 - alphas_cumprod)):
+            self.register_buffer(name, torch.tensor(np.sqrt(values), dtype=torch.float32), persistent=False)
         self._alphas_cumprod = alphas_cumprod                                  # float64, for the coefficients
 
     def draw_noise(self, shape, generator=None):
@@ -94,8 +99,8 @@ class GaussianDiffusion(nn.Module):
 
     def q_sample(self, x_start, t, noise):
         """x_s = sqrt(A_s) x_0 + sqrt(1 - A_s) eps. x_start, noise: [B, d]; t: [B] in 0..T-1."""
-        alphas_cumprod = self.alphas_cumprod[t].unsqueeze(-1)                  # [B, 1]
-        return alphas_cumprod.sqrt() * x_start + (1 - alphas_cumprod).sqrt() * noise
+        signal, spread = self.sqrt_alphas_cumprod[t], self.sqrt_one_minus_alphas_cumprod[t]     # [B] each
+        return signal.unsqueeze(-1) * x_start + spread.unsqueeze(-1) * noise
 
     def posterior_coefficients(self, t, t_prev=None):
         """(c_0, c_s, var) of q(x_{t_prev} | x_t, x_0) = N(c_0 x_0 + c_s x_t, var I); t_prev = -1 is x_0 itself.
@@ -120,11 +125,7 @@ class GaussianDiffusion(nn.Module):
         The noisiest step is always among them: the process starts from pure noise. ValueError for anything but a
         whole number in 1..T.
         """
-        num_steps = self.num_steps if num_steps is None else num_steps
-        if type(num_steps) is not int or not 1 <= num_steps <= self.num_steps:
-            raise ValueError(
-                f"num_steps must be a whole number between 1 and {self.num_steps}, but it is {num_steps!r}."
-            )
+        num_steps = self.num_steps if num_steps is None else whole(num_steps, "num_steps", most=self.num_steps)
         if num_steps == 1:
             return [self.num_steps - 1]
         return np.linspace(self.num_steps - 1, 0, num_steps).round().astype(int).tolist()

@@ -11,6 +11,23 @@ import torch.distributed.nn.functional
 from torch import distributed as dist
 
 
+def choose_device(name):
+    """torch.device for "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"; ValueError if it is not to be had."""
+    if str(name) == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"There is no device {str(name)!r}; use 'auto', 'cpu', 'cuda' or 'cuda:1'.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        have = f"{count} CUDA device{'s' * (count > 1)}" if count else "no CUDA device that torch can use"
+        raise ValueError(f"There is no device {str(name)!r}: this machine has {have}; take 'cpu' or 'auto'.")
+    return device
+
+
 def start(device):
     """Joins the process group that torchrun announces, if any, and returns this process's own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -41,6 +58,14 @@ def sum_over_processes(tensor):
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def from_first(value):
+    """What the first process has for `value`, on all of them."""
+    box = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def barrier():

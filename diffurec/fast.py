@@ -5,9 +5,11 @@ Each computes what its plain form does, to rounding; tests/test_fast.py compares
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import math
 import sys
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,31 @@ def item_chunks(num_items):
     return [(i, min(i + ITEM_CHUNK, num_items + 1)) for i in range(1, num_items + 1, ITEM_CHUNK)]
 
 
+@functools.cache
+def chosen_forms():
+    """Which forms this processor gets, by what it has: {form: bool}. The caller's ATEN_CPU_CAPABILITY is obeyed.
+
+    bfloat16: it has products in 16 bits; elsewhere they are emulated, many times slower than float32.
+    onednn_products: float32 by oneDNN (`fast_matmul`). parts, fused_gelu: how predictions are computed (`in_parts`,
+    `FeedForward`); with AVX-512 they take a third off the time, and on processors with AVX2 alone they add one.
+    """
+    found, wide = torch.cpu.get_capabilities(), torch.backends.cpu.get_cpu_capability() == "AVX512"
+    bfloat16 = bool(wide and found.get("avx512_bf16"))
+    return {
+        "bfloat16": bfloat16, "onednn_products": bfloat16 and not found.get("amx_bf16"), "parts": wide,
+        "fused_gelu": wide and hasattr(torch.ops.mkldnn, "_linear_pointwise"),
+    }
+
+
+def warn_of_emulated_bfloat16(precision, device):
+    """Says what bfloat16 costs on a CPU that has to emulate it."""
+    if precision == "bfloat16" and device.type == "cpu" and not chosen_forms()["bfloat16"]:
+        warnings.warn(
+            "This processor has no products in bfloat16 and emulates them, so that everything takes many times as long "
+            "as in float32; take precision='float32'.", stacklevel=3
+        )
+
+
 @contextlib.contextmanager
 def fast_matmul():
     """float32 products by oneDNN on x86 processors with AVX-512 but without AMX, about twice as fast there on AMD.
@@ -30,9 +57,9 @@ def fast_matmul():
     PyTorch knows this as leave to compute in bfloat16, which oneDNN has no use for without AMX: it computes in float32.
     Where there is AMX the products would lose digits, so there, as on other processors, all stays as it is.
     """
-    matmul, capabilities = torch.backends.mkldnn.matmul, torch.cpu.get_capabilities()
+    matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
-    if capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16"):
+    if chosen_forms()["onednn_products"]:
         matmul.fp32_precision = "bf16"
     try:
         yield
@@ -65,18 +92,20 @@ def kept_memory():
 
 
 def in_parts(function, embedded, *others):
-    """function(embedded, *others), on a CPU for as many of the B rows at a time as have POSITIONS positions.
+    """function(embedded, *others), where it pays for as many of the B rows at a time as have POSITIONS positions.
 
     embedded: [B, L, d]; others: tensors [B, ...] or None. For prediction alone: what gradients need fits no cache.
     """
-    rows = len(embedded) if embedded.is_cuda else max(1, POSITIONS // embedded.shape[1])
+    if embedded.device.type != "cpu" or not chosen_forms()["parts"]:
+        return function(embedded, *others)
+    rows = max(1, POSITIONS // embedded.shape[1])
     parts = [itertools.repeat(None) if x is None else x.split(rows) for x in (embedded, *others)]
     return torch.cat([function(*part) for part in zip(*parts)])
 
 
 def softmax(scores):
     """scores.softmax(-1), rows of under 16 scores by its formula: PyTorch takes five times as long for them on a CPU."""
-    if scores.is_cuda or scores.shape[-1] >= 16:
+    if scores.device.type != "cpu" or scores.shape[-1] >= 16:
         return scores.softmax(-1)
     scores = scores.float() if scores.dtype == torch.bfloat16 else scores
     shares = (scores - scores.detach().amax(-1, keepdim=True)).exp()            # the largest cancels, gradients too
@@ -84,14 +113,17 @@ def softmax(scores):
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout with masks of 16-bit numbers, four out of one draw: on a CPU p is met to 1/131072, ten times as fast."""
+    """nn.Dropout with masks of 16-bit numbers, four out of one draw: on a CPU p is met to 1/65536, ten times as fast."""
 
     def forward(self, x):
         if not self.training or self.p == 0 or x.device.type != "cpu":
             return super().forward(x)
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        keep = draws[:x.numel()].view(x.shape) >= round(self.p * 2**16) - 2**15
-        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
+        dropped = min(round(self.p * 2**16), 2**16 - 1)                          # of the 2^16 numbers; never all
+        keep = draws[:x.numel()].view(x.shape) >= dropped - 2**15
+        if x.dtype == torch.float32:
+            return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
+        return x * keep * (1 / (1 - self.p))                                     # in 16 bits the factor itself would be rounded
 
 
 class _TanhGELU(torch.autograd.Function):
@@ -119,32 +151,45 @@ class TanhGELU(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """nn.Sequential(linear, activation, linear); without gradients, on a CPU, oneDNN takes GELU along in the first product.
+    """nn.Sequential(linear, activation, linear); without gradients oneDNN takes GELU along in the first product.
 
-    The operation is one of PyTorch's own, made for its compiler: where it is missing, all is as in nn.Sequential.
+    On a CPU where that pays. The operation is one of PyTorch's own, made for its compiler: where it is missing, all is
+    as in nn.Sequential.
     """
 
     def forward(self, x):
         widen, activation, narrow = self
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        known = dtype == torch.float32 or dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("avx512_bf16")
+        forms = chosen_forms()
+        known = dtype == torch.float32 or dtype == torch.bfloat16 and forms["bfloat16"]
         if (
             x.device.type != "cpu" or torch.is_grad_enabled() or not isinstance(activation, TanhGELU) or not known
-            or not hasattr(torch.ops.mkldnn, "_linear_pointwise")
+            or not forms["fused_gelu"]
         ):
             return super().forward(x)
         x, weight, bias = (tensor.to(dtype) for tensor in (x, widen.weight, widen.bias))
         return narrow(torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "tanh"))
 
 
+def own_scores(scores, targets, first, before):
+    """The targets' own scores [B, 1] out of those of the items from `first` on [B, n]; `before` for targets not there.
+
+    Read from the product that gives their rivals' scores: a second product would be rounded otherwise.
+    """
+    index = (targets - first).unsqueeze(1)
+    here = (index >= 0) & (index < scores.shape[1])
+    return torch.where(here, scores.gather(1, index.clamp(0, scores.shape[1] - 1)), before)
+
+
 class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, items, targets):
         spans = item_chunks(len(items) - 1)
-        own = (x * items[targets]).sum(1, keepdim=True)
+        own = x.new_zeros(len(x), 1)
         top, total = torch.full_like(own, -math.inf), torch.zeros_like(own)     # of softmax, over the chunks so far
         for first, last in spans:
             shares = x @ items[first:last].T                                    # [B, last - first], one at a time
+            own = own_scores(shares, targets, first, own)
             new_top = torch.maximum(top, shares.amax(1, keepdim=True))
             shares.sub_(new_top).exp_()
             total = total * (top - new_top).exp() + shares.sum(1, keepdim=True)

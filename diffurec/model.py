@@ -15,9 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .checks import whole
 from .config import PRECISIONS, ModelConfig
 from .diffusion import GaussianDiffusion
-from .fast import Dropout, FeedForward, TanhGELU, catalogue_cross_entropy, fast_matmul, in_parts, item_chunks, softmax
+from .fast import (
+    Dropout, FeedForward, TanhGELU, catalogue_cross_entropy, fast_matmul, in_parts, item_chunks, softmax,
+    warn_of_emulated_bfloat16,
+)
 
 ACTIVATIONS = {"gelu": TanhGELU, "relu": nn.ReLU}
 
@@ -43,7 +47,7 @@ class Attention(nn.Module):
     def forward(self, queries, memory, key_mask=None):
         """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
         query, key, value, mask = self._heads(queries, memory, key_mask)
-        if query.is_cuda:
+        if query.device.type != "cpu":
             heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         else:                                                                    # PyTorch's fused one is slow on a CPU
             heads = self._softmax(query, key, mask) @ value
@@ -134,9 +138,8 @@ class DiffuRec(nn.Module):
 
     def __init__(self, num_items, config=ModelConfig()):
         super().__init__()
-        if num_items < 1:
-            raise ValueError(f"num_items must be at least 1, but it is {num_items}.")
-        self.num_items, self.config = num_items, config
+        self.num_items, self.config = whole(num_items, "num_items"), config
+        self.data_checksum = None           # of the data it was trained on; None: not trained
         d = config.hidden_size
         self.item_embedding = nn.Embedding(num_items + 1, d, padding_idx=0)
         nn.init.normal_(self.item_embedding.weight, std=config.embedding_std)
@@ -231,6 +234,7 @@ class DiffuRec(nn.Module):
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, but it is {precision!r}.")
+        warn_of_emulated_bfloat16(precision, self.device)
         embedded, key_mask = self.embed_history(histories)
 
         def predict_x_start(x_t, t):
@@ -246,8 +250,7 @@ class DiffuRec(nn.Module):
 
         if ensemble is None:
             return sample(num_steps)
-        if type(ensemble) is not int or ensemble < 1:
-            raise ValueError(f"ensemble must be a whole number of at least 1, or None, but it is {ensemble!r}.")
+        ensemble = whole(ensemble, "ensemble")
         num_steps = 1 if num_steps is None else num_steps
         x_start = torch.stack([sample(num_steps) for _ in range(ensemble)], dim=1)  # [B, E, d]
         log_normalizer = torch.full(x_start.shape[:2], -math.inf, dtype=x_start.dtype, device=self.device)
@@ -270,20 +273,18 @@ class DiffuRec(nn.Module):
         return reduce(torch.logaddexp, log_shares) - math.log(prediction.x_start.shape[1])
 
     @fast_matmul()
-    def recommend(self, histories, k=20, num_steps=None, generator=None, ensemble=None):
+    def recommend(self, histories, k=None, num_steps=None, generator=None, ensemble=None):
         """The k best items per history and their scores x_0 . e_j: ([B, k] ids, [B, k]), best first.
 
-        histories: a list of id sequences of any lengths (the latest `max_length` count), or a left-padded tensor
-        [B, L]. Items already in the history are not removed, as in the evaluation of the papers.
+        histories: a list of id sequences of any lengths (the latest `max_length` count), or a tensor or array [B, L],
+        left-padded with 0. k: None takes 20, or all items of a smaller catalogue. Items already in the history are not
+        removed, as in the evaluation of the papers.
         ensemble=E averages the distributions over the catalogue of E predictions, in one step each unless num_steps
         says otherwise (Algorithm 3); the scores are then logs of mean probabilities.
         Runs in evaluation mode. ValueError for empty or all-padding histories, ids that are no whole numbers in
-        1..num_items, or a k that is none.
+        1..num_items, or a k that is none; FloatingPointError for scores that are not finite.
         """
-        if type(k) is not int or not 1 <= k <= self.num_items:
-            raise ValueError(
-                f"k must be a whole number between 1 and the {self.num_items} items of the catalogue, but it is {k!r}."
-            )
+        k = min(20, self.num_items) if k is None else whole(k, "k, of the items of the catalogue,", most=self.num_items)
         histories = self._left_padded(histories)
         training = self.training
         self.eval()
@@ -295,6 +296,8 @@ class DiffuRec(nn.Module):
         items = torch.empty(len(histories), 0, dtype=torch.long, device=self.device)
         for first, last in item_chunks(self.num_items):
             chunk = self.score_items(prediction, first, last)
+            if not torch.stack(chunk.aminmax()).isfinite().all():                # the extremes are NaN if any is
+                raise FloatingPointError("The model gives scores that are not finite; it cannot recommend.")
             best, index = chunk.topk(min(k, chunk.shape[1]), dim=1)
             scores, items = torch.cat([scores, best], dim=1), torch.cat([items, index + first], dim=1)
             scores, index = scores.topk(min(k, scores.shape[1]), dim=1)
@@ -303,6 +306,7 @@ class DiffuRec(nn.Module):
 
     def _left_padded(self, histories):
         """Checks histories and left-pads them to [B, L], L the longest but at most max_length."""
+        padded = isinstance(histories, (torch.Tensor, np.ndarray))
         rows = [row.numpy(force=True) if isinstance(row, torch.Tensor) else row for row in histories]
         if not rows:
             raise ValueError("histories is empty; give at least one history.")
@@ -320,7 +324,13 @@ class DiffuRec(nn.Module):
                 )
             if not ids.any():
                 raise ValueError(f"History {user} holds no item; a recommendation needs at least one.")
-            rows[user] = torch.from_numpy(ids[ids != 0][-self.max_length:].astype(np.int64))
+            ids = np.trim_zeros(ids, "f") if padded else ids
+            if not ids.all():
+                raise ValueError(
+                    f"History {user} holds the id 0, which is no item but the padding of a tensor's rows, on their "
+                    "left alone; leave it out."
+                )
+            rows[user] = torch.from_numpy(ids[-self.max_length:].astype(np.int64))
         length = max(len(row) for row in rows)
         return torch.stack([F.pad(row, (length - len(row), 0)) for row in rows]).to(self.device)
 

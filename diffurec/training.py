@@ -5,19 +5,24 @@ epoch exactly as if nothing had happened, without any random state in the checkp
 """
 
 import time
+import warnings
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from . import distributed
-from .checkpoint import Checkpoint, CheckpointError, check_settings, load_weights, training_settings
+from . import __version__, distributed
+from .checkpoint import COPIES, Checkpoint, CheckpointError, check_settings, shapes
+from .checks import whole
 from .config import TrainConfig
+from .distributed import choose_device
 from .evaluation import evaluate, stream_seed
-from .fast import fast_matmul, kept_memory
+from .fast import fast_matmul, kept_memory, warn_of_emulated_bfloat16
 from .splits import leave_one_out, length_batches
 
 METRIC = "NDCG@10"    # of the validation split: chooses the weights that are kept and when to stop
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")    # of Adam, for each parameter
 CHECK_EVERY = 50      # batches between two looks at the losses, so that CUDA is not made to wait at each
 
 
@@ -36,55 +41,51 @@ class History:
 def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=print):
     """Trains in place and returns the History; the model ends with the weights of the best validation NDCG@10.
 
-    checkpoint: a directory to save to after every epoch. resume=True goes on from there if it holds a run of the same
-    settings (epochs may grow), else starts; without resume a directory that holds a run is refused. `log` is called
-    with a line per epoch (None for silence). Under torchrun the processes share every batch (DistributedDataParallel).
+    checkpoint: a directory to save to after every epoch, which no other process can use meanwhile. resume=True goes on
+    from there if it holds a run of the same settings, data, number of processes and version, else starts; without resume
+    a directory that holds a run is refused. `epochs` and `patience` may grow; with fewer than were done nothing more is
+    trained. `log` is called with a line per epoch (None for silence). Under torchrun the processes share every batch
+    (DistributedDataParallel).
 
-    CheckpointError: the checkpoint cannot be written, does not fit or is damaged. FloatingPointError: the loss is not
-    finite; the checkpoint keeps the last good epoch. ValueError: the data have nothing to train on.
+    CheckpointError: the checkpoint cannot be written, does not fit, is damaged or in use. FloatingPointError: the loss is
+    not finite; the checkpoint keeps the last good epoch. ValueError: a setting or the data do not fit.
     """
     device = distributed.start(choose_device(config.device))
     model.to(device)
     if model.num_items != data.num_items:
         raise ValueError(f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}.")
+    if config.eval_num_steps is not None:
+        whole(config.eval_num_steps, "eval_num_steps", most=model.config.num_diffusion_steps)
     examples = leave_one_out(data, "train", model.max_length)
     if not len(examples):
         raise ValueError(f"{data.name} has no training example: every user has just three interactions.")
-    run = _Run(model, data, config, device, checkpoint, resume)
+    warn_of_emulated_bfloat16(config.precision, device)
+    run = _Run(model, data, config, device, checkpoint)
     say = log if log and distributed.rank() == 0 else lambda line: None
-    on_device = examples.to(device)
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):                                    # the caller's random numbers stay as they are
-        while run.history.finished is None:
-            epoch = len(run.history.log) + 1
-            start = time.perf_counter()
-            learning_rate = run.optimizer.param_groups[0]["lr"]
-            with kept_memory():                                                  # given back after each epoch
-                loss = _train_epoch(run, examples.lengths, on_device, epoch)
-            entry = {
-                "epoch": epoch, "loss": loss, "seconds": time.perf_counter() - start, "learning_rate": learning_rate,
-                "validation": None,
-            }
-            if epoch % config.eval_every == 0 or epoch == config.epochs:
-                entry["validation"] = evaluate(model, data, "validation", config.seed, num_steps=config.eval_num_steps)
-            run.finish_epoch(entry)
-            say(_line(entry, run.history, config))
-    run.restore_best()
+    with run.opened(resume, say), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model.data_checksum = data.checksum
+        _train(run, data, examples, say)                                         # the caller's random numbers stay as they are
     say(f"{run.history.finished} Kept: the weights of epoch {run.history.best_epoch}.")
     return run.history
 
 
-def choose_device(name):
-    """torch.device for "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"; ValueError if it is not to be had."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"There is no device {name!r}; use 'auto', 'cpu' or 'cuda'.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("This machine has no CUDA device that torch can use; take device='cpu' or 'auto'.")
-    return device
+def _train(run, data, examples, say):
+    config, on_device = run.config, examples.to(run.device)
+    while run.history.finished is None:
+        epoch = len(run.history.log) + 1
+        start = time.perf_counter()
+        learning_rate = run.optimizer.param_groups[0]["lr"]
+        with kept_memory():                                                      # given back after each epoch
+            loss = _train_epoch(run, examples.lengths, on_device, epoch)
+        entry = {
+            "epoch": epoch, "loss": loss, "seconds": time.perf_counter() - start, "learning_rate": learning_rate,
+            "validation": None,
+        }
+        if epoch % config.eval_every == 0 or epoch == config.epochs:
+            entry["validation"] = evaluate(run.model, data, "validation", config.seed, num_steps=config.eval_num_steps)
+        run.finish_epoch(entry)
+        say(_line(entry, run.history, config))
+    run.restore_best()
 
 
 def _train_epoch(run, lengths, examples, epoch):
@@ -133,56 +134,92 @@ def _check_finite(losses, epoch, first_batch):
 class _Run:
     """A training under way: model, optimiser, scheduler, history, and where they are saved."""
 
-    def __init__(self, model, data, config, device, directory, resume):
+    def __init__(self, model, data, config, device, directory):
         self.model, self.config, self.device, self.history = model, config, device, History()
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, config.lr_step, config.lr_gamma)
         self.best_weights = None
+        self.before = None              # best_epoch and its like without a last validation that a longer run has not
+        # What must agree for a resumed run to be the same run, to the last bit.
         self.identity = {
-            "num_items": model.num_items, "data": data.checksum, "model": asdict(model.config),
-            "train": training_settings(config),
+            "version": __version__, "processes": distributed.world_size(), "num_items": model.num_items,
+            "data": data.checksum, "model": asdict(model.config), "train": training_settings(config),
         }
         self.checkpoint = None if directory is None else Checkpoint(directory)
-        if self.checkpoint is not None:
-            self._open(resume)
         if distributed.world_size() > 1:
             self.parallel = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
         else:
             self.parallel = model
 
-    def _open(self, resume):
-        found = self.checkpoint.exists
-        if found and not resume:
+    @contextmanager
+    def opened(self, resume, say):
+        """Holds the checkpoint's directory, with what was trained before restored; without one, nothing."""
+        if self.checkpoint is None:
+            yield
+            return
+        with ExitStack() as held:
+            failure = None
+            if distributed.rank() == 0:
+                try:
+                    self._take(held, resume, say)
+                except CheckpointError as error:
+                    failure = error
+            if failure := distributed.from_first(failure):                      # all processes stop, or none
+                raise failure
+            if self.checkpoint.exists:
+                self._restore()
+            yield
+
+    def _take(self, held, resume, say):
+        size = COPIES * sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        self.checkpoint.prepare(size)
+        held.enter_context(self.checkpoint.locked(wait=resume, say=say))
+        if self.checkpoint.exists and not resume:
             raise CheckpointError(
                 f"{self.checkpoint.directory} already holds a run; pass resume=True to go on with it, or choose another "
                 "directory."
             )
-        if found:
-            self._restore()
-        elif distributed.rank() == 0:
-            self.checkpoint.prepare()
-        distributed.barrier()
 
     def _restore(self):
-        directory, state = self.checkpoint.directory, self.checkpoint.read_state()
-        check_settings(state, directory, **self.identity)
-        last = self.checkpoint.read_tensors(state, "last", self.device)
-        weights = {n.removeprefix("model."): t for n, t in last.items() if n.startswith("model.")}
-        load_weights(self.model, weights, directory)
-        self.best_weights = self.checkpoint.read_tensors(state, "best", self.device) if state["best_epoch"] else None
+        checkpoint, weights = self.checkpoint, shapes(self.model)
+        state = checkpoint.read_state()
+        check_settings(state, checkpoint.directory, **self.identity)
         self.history = History(**{name: state[name] for name in History.__dataclass_fields__})
-        if state["finished"] and len(self.history.log) < self.config.epochs and "patience" not in state["finished"]:
-            self.history.finished = None                                         # more epochs are asked for than then
-        moments = self.optimizer.state_dict()
-        moments["state"] = {
-            i: {key: last[f"optimizer.{i}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            for i, _ in enumerate(self.model.parameters())
+        moments = {
+            f"optimizer.{i}.{key}": () if key == "step" else tuple(parameter.shape)
+            for i, parameter in enumerate(self.model.parameters()) if parameter.requires_grad for key in MOMENTS
         }
-        self.optimizer.load_state_dict(moments)
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.optimizer.param_groups[0]["lr"] = self.scheduler.get_last_lr()[0]
+        last = checkpoint.read_tensors("last", {f"model.{name}": shape for name, shape in weights.items()} | moments)
+        best = "best"
+        if state["before"] is not None and len(self.history.log) < self.config.epochs:
+            # The longer run has no validation there.
+            self.history.log[-1]["validation"], best = None, "before"
+            for name, value in state["before"].items():
+                setattr(self.history, name, value)
+        self.before = state["before"] if best == "best" else None
+        if self.history.best_epoch:
+            self.best_weights = checkpoint.read_tensors(best, weights, self.device)
+        self.history.finished = self._reason_to_stop()
+        self.model.load_state_dict({name: last[f"model.{name}"] for name in weights})
+        adam = self.optimizer.state_dict()
+        adam["state"] = {
+            i: {key: last[f"optimizer.{i}.{key}"] for key in MOMENTS}
+            for i, parameter in enumerate(self.model.parameters()) if parameter.requires_grad
+        }
+        self.optimizer.load_state_dict(adam)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                                     # of steps of the rate without the optimiser's
+            for _ in self.history.log:
+                self.scheduler.step()
+
+    def _reason_to_stop(self):
+        """Why training ends here; None if it goes on."""
+        history, config = self.history, self.config
+        if history.bad_validations >= config.patience:
+            return f"Stopped early: {METRIC} has not risen for {history.bad_validations} validations (patience)."
+        return f"All {len(history.log)} epochs are done." if len(history.log) >= config.epochs else None
 
     def finish_epoch(self, entry):
         """Steps the schedule, judges the validation, and saves."""
@@ -190,15 +227,14 @@ class _Run:
         history, improved = self.history, False
         history.log.append(entry)
         if entry["validation"] is not None:
+            if entry["epoch"] % self.config.eval_every:
+                self.before = {name: getattr(history, name) for name in ("best_epoch", "best_metric", "bad_validations")}
             improved = entry["validation"][METRIC] > history.best_metric
             history.bad_validations = 0 if improved else history.bad_validations + 1
             if improved:
                 history.best_metric, history.best_epoch = entry["validation"][METRIC], entry["epoch"]
                 self.best_weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-        if history.bad_validations >= self.config.patience:
-            history.finished = f"Stopped early: {METRIC} has not risen for {self.config.patience} validations (patience)."
-        elif entry["epoch"] >= self.config.epochs:
-            history.finished = f"All {entry['epoch']} epochs are done."
+        history.finished = self._reason_to_stop()
         if self.checkpoint is not None and distributed.rank() == 0:
             self._save(improved)
 
@@ -206,7 +242,7 @@ class _Run:
         last = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             last |= {f"optimizer.{i}.{key}": t for key, t in moments.items()}
-        state = {**self.identity, **asdict(self.history), "scheduler": self.scheduler.state_dict()}
+        state = {**self.identity, **asdict(self.history), "before": self.before}
         self.checkpoint.save(state, last, self.best_weights if improved else None)
 
     def restore_best(self):
@@ -223,3 +259,8 @@ def _line(entry, history, config):
         line += f"  validation {METRIC} {entry['validation'][METRIC]:.4f}  HR@10 {entry['validation']['HR@10']:.4f}"
         line += "  (best)" if history.best_epoch == entry["epoch"] else ""
     return line + (f"  at most {left / 60:.1f} min left" if history.finished is None else "")
+
+
+def training_settings(config):
+    """The settings that must agree for a resumed run to be the same run: all but how long and where it runs."""
+    return {name: value for name, value in asdict(config).items() if name not in ("epochs", "patience", "device")}

@@ -3,15 +3,18 @@
 import copy
 import math
 import os
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import plain
 import pytest
 import torch
 import torch.nn.functional as F
 
-from diffurec import DiffuRec, ModelConfig, fast
+from diffurec import Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, fast, train
 from diffurec.evaluation import expected_ranks
 from diffurec.fast import Dropout, FeedForward, TanhGELU, catalogue_cross_entropy, fast_matmul, kept_memory, softmax
 
@@ -35,6 +38,18 @@ def test_catalogue_cross_entropy_is_cross_entropy(monkeypatch, chunk, scale):
     for a, b in zip(ours, plain):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     assert (ours[2][0] == 0).all()                                               # nothing reaches the padding row
+
+
+@pytest.mark.parametrize("chunk", [7, 100])
+def test_catalogue_cross_entropy_is_never_negative(monkeypatch, chunk):
+    """Its least value, where the target has nearly all of the probability: a product of its own for the target's score
+    gives down to -7.6e-5 here. 2,000 examples, seed 0."""
+    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    torch.manual_seed(0)
+    items = torch.randn(42, 128) * 3
+    targets = torch.randint(1, 42, (2_000,))
+    losses = catalogue_cross_entropy(items[targets] * torch.rand(2_000, 1), items, targets)
+    assert (losses >= 0).all() and (losses == 0).any()
 
 
 def test_catalogue_cross_entropy_is_not_finite_where_its_input_is_not():
@@ -93,6 +108,23 @@ def test_dropout_zeroes_a_share_of_p_and_keeps_the_mean(p):
     assert abs(neighbours - (1 - p) ** 2) < 0.0025
 
 
+@pytest.mark.parametrize("p", [1 - 2**-16, 1 - 2**-17, 1 - 2**-30])
+def test_dropout_drops_nearly_all_where_p_is_nearly_1(p):
+    """Of 10^6 about 15 stay, the least share that 16 bits know; 100 would be 20 standard deviations more."""
+    torch.manual_seed(0)
+    kept = Dropout(p)(torch.ones(10**6)) != 0
+    assert 0 < kept.sum() < 100
+
+
+def test_dropout_in_16_bits_scales_by_the_factor_and_not_by_its_rounding():
+    """1/0.9 in bfloat16 is 1.1094; what is kept of 3 is 3.3333, whose nearest bfloat16 is 3.328, not 3.344."""
+    torch.manual_seed(0)
+    dropped = Dropout(0.1)(torch.full((1000,), 3.0, dtype=torch.bfloat16))
+    assert set(dropped.tolist()) == {0.0, float(torch.tensor(3 / 0.9).bfloat16())}
+    kept = dropped[dropped != 0].float() / 3
+    assert abs(kept.mean() - 1 / 0.9) < 2**-9 / 0.9                             # half the last bit of 8
+
+
 def test_dropout_is_repeatable_and_off_in_evaluation():
     x, dropout = torch.randn(7, 3), Dropout(0.5)
     torch.manual_seed(3)
@@ -111,6 +143,68 @@ def test_fast_matmul_is_float32_and_leaves_the_setting_as_it_was():
         torch.testing.assert_close(a @ b.T, (a.double() @ b.T.double()).float(), rtol=0, atol=1e-3)
         1 / 0
     assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """processor(capability, **found): a processor of this kind, as far as the fast forms ask."""
+    def pretend(capability, **found):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+        fast.chosen_forms.cache_clear()
+
+    yield pretend
+    monkeypatch.undo()
+    fast.chosen_forms.cache_clear()
+
+
+@pytest.mark.parametrize(("kind", "forms"), [
+    (("AVX2", {"avx2": True}), [False, False, False, False]),
+    (("AVX2", {"avx512_bf16": True}), [False, False, False, False]),             # told to act as one without AVX-512
+    (("AVX512", {"avx512_f": True}), [False, False, True, True]),
+    (("AVX512", {"avx512_bf16": True}), [True, True, True, True]),
+    (("AVX512", {"avx512_bf16": True, "amx_bf16": True}), [True, False, True, True]),
+    (("DEFAULT", {}), [False, False, False, False]),                             # ARM
+])
+def test_the_forms_are_chosen_by_what_the_processor_has(processor, kind, forms):
+    processor(kind[0], **kind[1])
+    assert list(fast.chosen_forms()) == ["bfloat16", "onednn_products", "parts", "fused_gelu"]
+    assert list(fast.chosen_forms().values()) == forms
+
+
+def test_predictions_are_the_same_by_every_choice_of_forms(processor):
+    """To rounding: parts of 4,096 positions need 342 users of 12 to be two."""
+    model, _ = two_models({}, torch.float32)
+    histories = some_batch(5, model.eval(), 0)[0].repeat(60, 1)
+    found = []
+    for kind, features in (("AVX512", {}), ("AVX2", {})):
+        processor(kind, **features)
+        found.append(model.predict(histories, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(*found, rtol=0, atol=2e-5)
+
+
+def test_bfloat16_where_it_is_emulated_is_said_in_one_sentence(processor):
+    model, _ = two_models({}, torch.float32)
+    data = Dataset("d", NUM_ITEMS, np.tile(np.arange(1, 9), 20), np.arange(0, 161, 8))
+    uses = [
+        lambda: model.predict(torch.ones(1, 1, dtype=torch.long), num_steps=1, precision="bfloat16"),
+        lambda: evaluate(model, data, num_steps=1, precision="bfloat16"),
+        lambda: train(model, data, TrainConfig(epochs=1, precision="bfloat16", eval_num_steps=1), log=None),
+    ]
+    for use in uses:
+        processor("AVX2")
+        with pytest.warns(UserWarning, match="no products in bfloat16 .* many times as long .* take precision='float32'"):
+            use()
+        processor("AVX512", avx512_bf16=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            use()
+
+
+def test_all_of_it_runs_on_one_device():
+    """See another_device.py; one tensor or generator left on the CPU is enough to fail."""
+    done = subprocess.run([sys.executable, Path(__file__).with_name("another_device.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 # ---- the whole model against its plain form, which benchmarks/plain.py has and the tutorial writes out ----

@@ -352,6 +352,15 @@ def test_dropout_stands_after_attention_feed_forward_and_the_last_block():
     assert calls == [0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
 
 
+def test_the_historys_dropout_comes_before_its_layernorm():
+    """Then all d elements of a position are 0 in the mean and not just the kept ones; after it, dropped ones would be 0."""
+    torch.manual_seed(0)
+    model = DiffuRec(NUM_ITEMS, dataclasses.replace(SMALL, embedding_dropout=0.5))
+    embedded, _ = model.embed_history(some_histories(4, 6))
+    torch.testing.assert_close(embedded.mean(-1), torch.zeros(4, 6), rtol=0, atol=1e-6)
+    assert (embedded != 0).all()
+
+
 # recommend
 
 @pytest.mark.parametrize("k", [1, 5, NUM_ITEMS])
@@ -375,7 +384,7 @@ def test_scores_are_sorted_best_first():
 def test_the_padding_is_never_recommended():
     """Asked for the whole catalogue, the answer is every item once and not 0, even where 0 would score best."""
     model = make_model(QUICK)
-    items, scores = model.recommend([[0, 0, 5], [1, 2, 3]], k=NUM_ITEMS, generator=seeded(7))
+    items, scores = model.recommend(torch.tensor([[0, 0, 5], [1, 2, 3]]), k=NUM_ITEMS, generator=seeded(7))
     assert (scores[:, -1] < 0).all()                                # the padding's zero vector would score 0
     for row in items:
         assert sorted(row.tolist()) == list(range(1, NUM_ITEMS + 1))
@@ -536,10 +545,50 @@ def test_a_bad_history_is_refused_in_a_sentence_that_names_it(histories, named):
     assert all(part in message for part in named), message
 
 
+@pytest.mark.parametrize("history", [[5, 0, 7], [0, 5], [5, 0], (3, 0), np.array([0, 1])], ids=repr)
+def test_a_0_within_a_list_is_refused_and_not_dropped(history):
+    message = fails(lambda: make_model(QUICK).recommend([[1], history], k=3))
+    assert "History 1 holds the id 0" in message and "leave it out" in message
+
+
+@pytest.mark.parametrize("form", [torch.tensor, np.array])
+def test_a_0_is_padding_on_the_left_of_a_padded_row_alone(form):
+    model = make_model(QUICK)
+    found = model.recommend(form([[0, 5, 7]]), k=3, generator=seeded(1))
+    for one, other in zip(found, model.recommend([[5, 7]], k=3, generator=seeded(1))):
+        assert torch.equal(one, other)
+    for row in ([5, 0, 7], [5, 7, 0]):
+        assert "History 0 holds the id 0" in fails(lambda: model.recommend(form([row]), k=3))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("row", [1, NUM_ITEMS])
+def test_scores_that_are_not_finite_are_no_recommendation(bad, row):
+    model = make_model(QUICK)
+    with torch.no_grad():
+        model.item_embedding.weight[row] = bad
+    with pytest.raises(FloatingPointError, match="scores that are not finite"):
+        model.recommend([[2, 3]], k=1)
+
+
+def test_the_default_k_fits_a_small_catalogue():
+    assert make_model(QUICK).recommend([[1]])[0].shape == (1, 20)
+    small = DiffuRec(10, QUICK)
+    assert small.recommend([[1]])[0].shape == (1, 10)
+
+
+def test_numpys_whole_numbers_are_whole_numbers():
+    model, one = make_model(QUICK), np.int64
+    items, _ = model.recommend([[1]], k=one(3), num_steps=np.uint8(2), generator=seeded(1), ensemble=np.int32(2))
+    expected, _ = model.recommend([[1]], k=3, num_steps=2, generator=seeded(1), ensemble=2)
+    assert torch.equal(items, expected)
+    assert DiffuRec(one(10), QUICK).num_items == 10
+
+
 @pytest.mark.parametrize("k", [0, -1, NUM_ITEMS + 1, float("nan")])
 def test_a_bad_k_is_refused_in_a_sentence_that_names_it(k):
     message = fails(lambda: make_model(QUICK).recommend([[1]], k=k))
-    assert f"is {k}." in message and "30 items" in message
+    assert f"is {k}." in message and "between 1 and 30" in message
 
 
 @pytest.mark.parametrize("num_steps", [0, -1, 5])

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import diffurec.checkpoint
-from diffurec import CheckpointError, Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, load_model, train
+from diffurec import CheckpointError, Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, load_model, train, training
+from diffurec.evaluation import stream_seed
 from diffurec.training import choose_device
 
 REPOSITORY = Path(__file__).parent.parent
@@ -57,7 +59,7 @@ def assert_same_run(first, second):
 
 
 def contents(directory):
-    return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
+    return {path.name: path.read_bytes() for path in Path(directory).iterdir() if path.name != "training.lock"}
 
 
 def test_learns_that_each_item_is_followed_by_the_next():
@@ -106,6 +108,36 @@ def test_learning_rate_falls_by_lr_gamma_every_lr_step_epochs():
     assert [e["learning_rate"] for e in history.log] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
 
 
+def test_every_epoch_and_process_has_random_numbers_of_its_own(monkeypatch):
+    """The order of the batches, the steps and noise, and dropout's numbers: by what is drawn first from each stream.
+
+    All processes share the first two in an epoch, which are of the whole batch, and have the third for themselves.
+    """
+    drawn = {}
+
+    class Stop(Exception):
+        pass
+
+    def first_draws(lengths, batch_size, order):
+        drawn[key] = torch.randint(10**9, (1,), generator=order).item(), torch.randint(10**9, (1,)).item()
+        raise Stop
+
+    model, config = new_model(dropout=0.0), TrainConfig(**SETTINGS)
+    seeds = []
+    monkeypatch.setattr(training, "length_batches", first_draws)
+    monkeypatch.setattr(training, "stream_seed", lambda *name: seeds.append(name) or stream_seed(*name))
+    for rank in (0, 1):
+        monkeypatch.setattr(training.distributed, "rank", lambda: rank)
+        for epoch in (1, 2, 3):
+            key = rank, epoch
+            with pytest.raises(Stop):
+                training._train_epoch(training._Run(model, tiny_data(), config, torch.device("cpu"), None), None, None, epoch)
+    assert [drawn[0, e][0] for e in (1, 2, 3)] == [drawn[1, e][0] for e in (1, 2, 3)]
+    assert len({order for order, _ in drawn.values()}) == 3 and len({own for _, own in drawn.values()}) == 6
+    noises = [name for name in seeds if name[2] == 1]
+    assert len(set(noises)) == 3 and len(noises) == 6                             # per epoch, not per process
+
+
 def test_gradients_are_clipped_only_if_asked_for():
     """Adam undoes any common scale of the gradients, but not one far below its eps of 1e-8: then nothing moves."""
     start = new_model().state_dict()["item_embedding.weight"]
@@ -127,11 +159,73 @@ def test_a_line_per_epoch_is_reported():
 
 # Going on after a stop.
 
-@pytest.mark.parametrize("eval_every", [1, 2])
-def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path, eval_every):
-    whole = run(epochs=6, eval_every=eval_every)
-    run(epochs=4, eval_every=eval_every, checkpoint=tmp_path)
-    assert_same_run(whole, run(epochs=6, eval_every=eval_every, checkpoint=tmp_path, resume=True, model=new_model(seed=9)))
+@pytest.mark.parametrize(("shorter", "eval_every"), [(4, 1), (4, 2), (5, 2), (3, 4), (4, 3)])
+@pytest.mark.parametrize("learning_rate", [1e-2, 0.3])                           # 0.3: validations that fall
+def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path, shorter, eval_every, learning_rate):
+    """The shorter run validates after its last epoch, where the longer one may not: that must not count."""
+    settings = dict(eval_every=eval_every, learning_rate=learning_rate, patience=2)
+    whole = run(epochs=8, **settings)
+    run(epochs=shorter, checkpoint=tmp_path, **settings)
+    longer = run(epochs=8, checkpoint=tmp_path, resume=True, model=new_model(seed=9), **settings)
+    assert_same_run(whole, longer)
+    assert whole[0].best_epoch == longer[0].best_epoch and whole[0].finished == longer[0].finished
+    assert len(contents(tmp_path)) <= 4                                          # last, best, state, and at most one before
+
+
+def test_a_shorter_run_than_was_trained_trains_nothing_more(tmp_path):
+    run(epochs=4, checkpoint=tmp_path)
+    before = contents(tmp_path)
+    history, *_ = run(epochs=2, checkpoint=tmp_path, resume=True)
+    assert len(history.log) == 4 and history.finished == "All 4 epochs are done."
+    assert contents(tmp_path) == before
+
+
+def test_a_run_stopped_early_goes_on_with_more_patience(tmp_path):
+    settings = dict(epochs=12, learning_rate=0.3)
+    whole = run(patience=6, **settings)
+    stopped, *_ = run(patience=1, checkpoint=tmp_path, **settings)
+    assert len(stopped.log) < len(whole[0].log) and "patience" in stopped.finished
+    assert_same_run(whole, run(patience=6, checkpoint=tmp_path, resume=True, model=new_model(seed=9), **settings))
+
+
+def test_a_run_with_frozen_parameters_resumes(tmp_path):
+    def frozen(seed=0):
+        model = new_model(seed=seed)
+        model.step_embedding.requires_grad_(False)
+        return model
+
+    whole = run(model=frozen())
+    run(epochs=2, checkpoint=tmp_path, model=frozen())
+    resumed = frozen(seed=9)
+    assert_same_run(whole, run(checkpoint=tmp_path, resume=True, model=resumed))
+    with pytest.raises(CheckpointError, match="optimizer.*absent there"):
+        run(epochs=6, checkpoint=tmp_path, resume=True)
+
+
+def test_files_of_others_in_the_directory_are_left_alone(tmp_path):
+    mine = {"mine.safetensors": b"mine", "best-of-all.safetensors": b"mine", "best-0099.safetensors": b"mine"}
+    for name, content in mine.items():
+        (tmp_path / name).write_bytes(content)
+    run(checkpoint=tmp_path)
+    assert {name: content for name, content in contents(tmp_path).items() if content == b"mine"} == mine
+
+
+def test_a_directory_in_use_is_told_or_waited_for(tmp_path):
+    """Another process holds it: without resume that is told, with resume the run starts when it is free."""
+    holder = ("import sys, time; from pathlib import Path; from diffurec.checkpoint import Checkpoint\n"
+              "with Checkpoint(Path(sys.argv[1])).locked(False, print): print(flush=True); time.sleep(float(sys.argv[2]))")
+    for seconds in (60, 3):
+        with subprocess.Popen([sys.executable, "-c", holder, tmp_path, str(seconds)], stdout=subprocess.PIPE,
+                              cwd=REPOSITORY) as process:
+            process.stdout.readline()
+            if seconds == 60:
+                with pytest.raises(CheckpointError, match="Another process is training in .*wait until"):
+                    run(checkpoint=tmp_path)
+                process.kill()
+            else:
+                lines = []
+                assert_same_run(run(), run(checkpoint=tmp_path, resume=True, log=lines.append))
+                assert lines[0].startswith("Another process is training")
 
 
 def test_resuming_a_finished_run_trains_nothing_and_gives_its_result(tmp_path):
@@ -184,7 +278,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path):
 def test_a_write_that_fails_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, failing_write):
     """The disk fills at each of the three files of the second epoch in turn: last, best, state."""
     whole = run(learning_rate=1e-3)
-    original, count = diffurec.checkpoint.os.replace, 0
+    original, count = os.replace, 0
 
     def replace(source, target):
         nonlocal count
@@ -236,7 +330,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_kept(tmp_path, change, wo
     if "model" in change:
         change = {"model": new_model(**change["model"])}
     with pytest.raises(CheckpointError, match=f"{words}.*another directory"):
-        run(checkpoint=tmp_path, resume=True, **change)
+        run(epochs=6, checkpoint=tmp_path, resume=True, **change)
     assert contents(tmp_path) == before
 
 
@@ -261,8 +355,156 @@ def test_a_damaged_checkpoint_is_named(tmp_path, pattern, damage):
         with pytest.raises(CheckpointError, match="no checkpoint in .*state.json"):
             load_model(tmp_path)
         return
-    with pytest.raises(CheckpointError, match=f"{path.name} is .*damaged.*train again"):
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match=f"{path.name} is missing or damaged .*train again into another"):
         run(checkpoint=tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+def change_state(directory, change):
+    path = directory / "state.json"
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+
+
+HOSTILE = {
+    "only a format": lambda s: [s.pop(key) for key in list(s) if key != "format"],
+    "a key that is null": lambda s: s.update(num_items=None),
+    "a log that is no list": lambda s: s.update(log={}),
+    "a log with holes": lambda s: s["log"].append(None),
+    "a best epoch that was not": lambda s: s.update(best_epoch=99),
+    "a negative epoch": lambda s: s.update(best_epoch=-1),
+    "no best file": lambda s: s["files"].pop("best"),
+    "a file outside the directory": lambda s: s["files"].update(last="../last-0001.safetensors"),
+    "an absolute file": lambda s: s["files"].update(best="/etc/passwd"),
+    "a stale file outside": lambda s: s.update(stale=["../../mine.safetensors"]),
+    "an unknown key": lambda s: s.update(surprise=1),
+    "an unknown setting": lambda s: s["model"].update(surprise=1),
+    "a wrong setting": lambda s: s["model"].update(num_heads="two"),
+    "a billion blocks": lambda s: s["model"].update(num_blocks=10**9),
+    "a metric that is no number": lambda s: s.update(best_metric=float("nan")),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_a_state_that_is_json_and_no_state_is_one_sentence(tmp_path, change):
+    run(checkpoint=tmp_path)
+    change_state(tmp_path, change)
+    before = contents(tmp_path)
+    for use in (lambda: load_model(tmp_path), lambda: run(checkpoint=tmp_path, resume=True)):
+        with pytest.raises(CheckpointError, match="state.json is missing or damaged .*another directory") as refusal:
+            use()
+        assert len(str(refusal.value)) < 700 and "\n" not in str(refusal.value)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\x00", "{" + "1" * 10**6])
+def test_a_state_that_is_hardly_json_is_one_sentence(tmp_path, content):
+    (tmp_path / "state.json").write_text(content)
+    with pytest.raises(CheckpointError, match="state.json is missing or damaged"):
+        load_model(tmp_path)
+
+
+TENSORS = {
+    "a moment of another shape": ("last", "optimizer.0.exp_avg", lambda t: t[:1]),
+    "a step that is a vector": ("last", "optimizer.0.step", lambda t: t.repeat(2)),
+    "weights that are not finite": ("last", "model.history_norm.weight", lambda t: t * torch.nan),
+    "best weights that are not finite": ("best", "history_norm.weight", lambda t: t * torch.inf),
+    "best weights of another shape": ("best", "history_norm.weight", lambda t: t[:3]),
+    "weights in 16 bits": ("best", "history_norm.weight", lambda t: t.half()),
+    "a weight too many": ("last", "model.surprise", lambda t: torch.zeros(2)),
+}
+
+
+@pytest.mark.parametrize(("which", "name", "change"), TENSORS.values(), ids=TENSORS)
+def test_tensors_are_checked_before_anything_uses_them(tmp_path, which, name, change):
+    run(checkpoint=tmp_path)
+    path, = tmp_path.glob(f"{which}-*")
+    tensors = load_file(path)
+    tensors[name] = change(tensors.get(name)).contiguous()
+    save_file(tensors, path)
+    model, lines = new_model(seed=9), []
+    start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"does not fit this model: {name} is|{name} is not made of finite"):
+        run(epochs=6, checkpoint=tmp_path, resume=True, model=model, log=lines.append)
+    assert not lines and all(torch.equal(start[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_a_run_before_its_first_validation_says_how_to_go_on(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(line):
+        if line.startswith("epoch 2/"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(epochs=6, eval_every=5, checkpoint=tmp_path, log=stop)
+    with pytest.raises(CheckpointError, match="is sound, but after 2 epochs .* every 5 epochs: go on with .*resume=True"):
+        load_model(tmp_path)
+    assert_same_run(run(epochs=6, eval_every=5), run(epochs=6, eval_every=5, checkpoint=tmp_path, resume=True))
+
+
+def test_load_model_on_what_is_no_directory_or_device(tmp_path):
+    run(checkpoint=tmp_path / "run")
+    for path in (tmp_path / "run" / "state.json", tmp_path / "nowhere", tmp_path / ("x" * 300)):
+        with pytest.raises(CheckpointError, match="no checkpoint in|cannot be read"):
+            load_model(path)
+    with pytest.raises(ValueError, match="no device 'abacus'"):
+        load_model(tmp_path / "run", device="abacus")
+
+
+@pytest.mark.parametrize("changed", [dict(version="0.0.1"), dict(processes=2)])
+def test_a_run_of_another_version_or_number_of_processes_is_not_mixed(tmp_path, changed):
+    run(checkpoint=tmp_path)
+    change_state(tmp_path, lambda state: state.update(changed))
+    (name, value), = changed.items()
+    with pytest.raises(CheckpointError, match=f"made with {name} = {value!r}, not .*another directory"):
+        run(epochs=6, checkpoint=tmp_path, resume=True)
+    assert load_model(tmp_path).num_items == 30
+
+
+def test_weights_of_a_checkpoint_of_format_1_load_and_its_run_is_not_mixed(tmp_path):
+    _, model, metrics = run(checkpoint=tmp_path)
+
+    def older(state):
+        for name in ("version", "processes", "before", "stale"):
+            del state[name]
+        state.update(format=1, scheduler={"last_epoch": 4})
+
+    change_state(tmp_path, older)
+    assert evaluate(load_model(tmp_path), tiny_data(), "test", num_steps=2) == metrics
+    with pytest.raises(CheckpointError, match="made with version = None"):
+        run(epochs=6, checkpoint=tmp_path, resume=True)
+
+
+def test_a_setting_that_would_fail_late_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="eval_num_steps must be a whole number between 1 and 32, but it is 33"):
+        run(eval_num_steps=33, checkpoint=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for seed in (2**64, -1, 1.5):
+        with pytest.raises(ValueError, match="seed must be a whole number between 0 and"):
+            TrainConfig(seed=seed)
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    """They would fail when the first checkpoint is written."""
+    plain = run(checkpoint=tmp_path / "a")
+    settings = {name: np.array([value])[0] for name, value in SETTINGS.items()}
+    assert_same_run(plain, run(checkpoint=tmp_path / "b", model=new_model(hidden_size=np.int64(16), dropout=np.float64(0.1)),
+                               **settings))
+    assert load_model(tmp_path / "b").config == plain[1].config
+
+
+def test_a_disk_without_room_for_the_run_is_told_before_training(tmp_path):
+    """No file of this process may pass 100 kB; the checkpoint of the small model needs more."""
+    script = ("import resource, sys; sys.path[:0] = {path!r}; import test_training as t\n"
+              "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+              "t.run(checkpoint=sys.argv[1], log=print)").format(path=[str(REPOSITORY), str(REPOSITORY / "tests")])
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "run"], capture_output=True, text=True)
+    assert "CheckpointError: Cannot write checkpoints to" in done.stderr and "MB left" in done.stderr
+    assert "epoch 1" not in done.stdout and not contents(tmp_path / "run")
 
 
 def test_weights_of_another_shape_are_named(tmp_path):
@@ -279,7 +521,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
     run(checkpoint=tmp_path)
     state = json.loads((tmp_path / "state.json").read_text())
     (tmp_path / "state.json").write_text(json.dumps(state | {"format": 99}))
-    with pytest.raises(CheckpointError, match="format 99, and this version reads 1"):
+    with pytest.raises(CheckpointError, match="format 99, and this version reads 2; train again into another"):
         load_model(tmp_path)
 
 
@@ -358,7 +600,7 @@ def threads():
     Path(sys.argv[1], f"threads-{{rank}}").write_text("".join(names))
 
 model = t.new_model(dropout=0.0, embedding_dropout=0.0, lambda_uncertainty=0.0)
-history, model, metrics = t.run(checkpoint=sys.argv[1], model=model, data=t.tiny_data(101), device="cpu")
+history, model, metrics = t.run(checkpoint=sys.argv[1], model=model, data=t.tiny_data(101), device="cpu", weight_decay=0.01)
 with open(f"{{sys.argv[1]}}/rank-{{distributed.rank()}}.json", "w") as file:
     json.dump([distributed.world_size(), history.log, metrics], file)
 rank = distributed.rank()
@@ -369,7 +611,8 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
     """torchrun with gloo, the same global batches, no dropout or lambda (each process draws its own).
 
     Losses agree to 1e-4 relative (sums in another order, grown over four epochs), metrics to 0.02: two of 101 users may
-    change sides of a cutoff. It fails if gradients are scaled by the number of processes, or examples are lost.
+    change sides of a cutoff. It fails if gradients are scaled by the number of processes, or examples are lost: Adam undoes
+    a common scale of the gradients, but not beside a weight decay, which it does not scale.
     """
     script = tmp_path / "script.py"
     script.write_text(PARALLEL.format(path=[str(REPOSITORY), str(REPOSITORY / "tests")]))

@@ -1,0 +1,11 @@
+"""What counts as a whole number, wherever the package is given one."""
+
+from numbers import Integral
+
+
+def whole(value, name, least=1, most=None):
+    """`value` as an int; ValueError unless it is a whole number, Python's or numpy's, within least..most."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
+        return int(value)
+    rule = f"of at least {least}" if most is None else f"between {least} and {most}"
+    raise ValueError(f"{name} must be a whole number {rule}, but it is {value!r}.")
