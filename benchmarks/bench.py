@@ -36,7 +36,7 @@ import diffurec.training
 from diffurec import DiffuRec, ModelConfig, TrainConfig, compare, load_dataset, rank_targets, train
 from diffurec.checkpoint import write_atomically
 from diffurec.evaluation import expected_ranks
-from diffurec.fast import fast_matmul, kept_memory
+from diffurec.fast import chosen_forms, fast_matmul, kept_memory
 from diffurec.metrics import mean_metrics
 from diffurec.splits import leave_one_out, length_batches
 from diffurec.training import choose_device
@@ -63,7 +63,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 
 def has_bfloat16():
-    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return torch.cuda.is_available() or chosen_forms()["bfloat16"]               # what is emulated is not measured
 
 
 @contextlib.contextmanager
@@ -94,6 +94,8 @@ def describe_machine():
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name", "")
     return {
         "device": device.type, "name": name or platform.processor(), "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "forms": ", ".join(name for name, chosen in chosen_forms().items() if chosen) or "none",
         "torch": torch.__version__, "python": platform.python_version(),
     }
 

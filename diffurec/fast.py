@@ -30,14 +30,14 @@ def chosen_forms():
     """Which forms this processor gets, by what it has: {form: bool}. The caller's ATEN_CPU_CAPABILITY is obeyed.
 
     bfloat16: it has products in 16 bits; elsewhere they are emulated, many times slower than float32.
-    onednn_products: float32 by oneDNN (`fast_matmul`). parts, fused_gelu: how predictions are computed (`in_parts`,
-    `FeedForward`); with AVX-512 they take a third off the time, and on processors with AVX2 alone they add one.
+    onednn_products: float32 by oneDNN (`fast_matmul`). parts: predictions for a few users at a time (`in_parts`), which
+    pays with AVX-512 and costs a quarter of the rate on processors with AVX2 alone. fused_gelu: see `FeedForward`.
     """
     found, wide = torch.cpu.get_capabilities(), torch.backends.cpu.get_cpu_capability() == "AVX512"
     bfloat16 = bool(wide and found.get("avx512_bf16"))
     return {
         "bfloat16": bfloat16, "onednn_products": bfloat16 and not found.get("amx_bf16"), "parts": wide,
-        "fused_gelu": wide and hasattr(torch.ops.mkldnn, "_linear_pointwise"),
+        "fused_gelu": hasattr(torch.ops.mkldnn, "_linear_pointwise"),
     }
 
 
@@ -153,7 +153,7 @@ class TanhGELU(nn.Module):
 class FeedForward(nn.Sequential):
     """nn.Sequential(linear, activation, linear); without gradients oneDNN takes GELU along in the first product.
 
-    On a CPU where that pays. The operation is one of PyTorch's own, made for its compiler: where it is missing, all is
+    On a CPU. The operation is one of PyTorch's own, made for its compiler: where it is missing, all is
     as in nn.Sequential.
     """
 
