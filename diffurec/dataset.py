@@ -27,7 +27,8 @@ def told(sentence, kind=DataError):
     except DataError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")     # one line
+        kind_of_error = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind_of_error}{error}".split()).removesuffix(":")      # one line
         raise kind(f"{sentence} ({reason if len(reason) < 400 else reason[:400] + '...'}).") from error
 
 
