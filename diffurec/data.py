@@ -277,6 +277,6 @@ def _array(content):
     shape, _, kind = np.lib.format.read_array_header_1_0(file)
     entries, left = math.prod(shape), len(content) - file.tell()
     if not 0 <= entries <= left or entries * kind.itemsize != left:
-        raise DataError(f"An array's header claims {entries} entries of {kind.itemsize} bytes, but {left} bytes follow.")
+        raise DataError(f"An array's header claims {entries} entries of {kind.itemsize} bytes, but {left} follow.")
     file.seek(0)
     return np.load(file, allow_pickle=False)

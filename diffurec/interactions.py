@@ -135,8 +135,8 @@ def _parquet(path):
             for column in columns:
                 kind = file.schema_arrow.field(column).type
                 if pyarrow.types.is_nested(getattr(kind, "storage_type", kind)):       # an extension is of a plain type
-                    raise ValueError(f"column {column} holds {kind}, but user, item and timestamp must be plain values: "
-                                     "pass another column")
+                    raise ValueError(f"column {column} holds {kind}, but user, item and timestamp must be plain "
+                                     "values: pass another column")
             table = file.read(columns=columns).select(columns)
         table.validate(full=True)       # text that is no UTF-8 is found here, not when it is first looked at
         plain = [column.cast(column.type.value_type) if pyarrow.types.is_dictionary(column.type) else column

@@ -54,7 +54,7 @@ def check_plain(content):
     while (code := content[at]) != stop and code not in OUTSIDE:
         if code in PLAIN:
             if code == pickle.LONG_BINPUT[0] and int.from_bytes(content[at + 1:at + 5], "little") > at:
-                raise DataError("The pickle asks for a memo larger than itself: it was refused and nothing was executed.")
+                raise DataError("The pickle asks for room beyond its own: it was refused and nothing was executed.")
             at += 1 + PLAIN[code]
         elif code in COUNTED:
             begin = at + 1 + COUNTED[code]
@@ -103,7 +103,7 @@ def read_member(archive, name):
         raise FileNotFoundError(f"There is no {name} in the zip.") from None
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):      # the others unpack without a bound
         raise DataError(f"{name} is packed in another way than the published file: it was not read.")
-    with archive.open(member) as file:
+    with archive.open(name) as file:
         return read_whole(file, name)
 
 
@@ -128,7 +128,7 @@ def read_pickle(path):
         parts = raw["train"], raw["val"], raw["test"]
         users = range(len(parts[0]))
         if not all(type(part) is dict and part.keys() == set(users) for part in parts):
-            raise DataError(f"{path} is not laid out as published: train, val and test are not dicts of the same users.")
+            raise DataError(f"{path} is not laid out as published: train, val and test are no dicts of the same users.")
         rows = [part[user] for user in users for part in parts]
         if not set(map(type, rows)) <= {list} or not set(map(type, chain.from_iterable(rows))) <= {int}:
             raise DataError(f"{path} is not laid out as published: a user's items are no list of whole numbers.")
