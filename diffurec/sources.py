@@ -61,8 +61,8 @@ def check_plain(content):
             at = begin + int.from_bytes(content[at + 1:begin], "little")
         else:
             known = pickletools.code2op.get(chr(code))
-            raise DataError(f"The pickle has the instruction {known.name if known else hex(code)}, which whole numbers, "
-                            "strings, lists and dicts do not need: it was refused and nothing was executed.")
+            raise DataError(f"The pickle has the instruction {known.name if known else hex(code)}, which whole "
+                            "numbers, strings, lists and dicts do not need: it was refused and nothing was executed.")
 
 
 class PlainUnpickler(pickle.Unpickler):
