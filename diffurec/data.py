@@ -1,19 +1,20 @@
 """The four named data sets: load_dataset finds them in a data directory, the cache, or where they are published."""
 
+import io
 import logging
+import math
 import os
 import shutil
 import tempfile
 import uuid
-import zlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from . import sources
-from .dataset import DataError, Dataset
+from .dataset import DataError, Dataset, told
 
 log = logging.getLogger("diffurec")
 
@@ -108,7 +109,7 @@ def _forms(name):
         return sources.read_pickle(path)
 
     def beside(reader):
-        return lambda path: reader(lambda file: (path.parent / file).read_bytes())
+        return lambda path: reader(lambda file: sources.read_file(path.parent / file))
 
     if name == "ml-100k":
         published = [(f"{known.folder}/u.data", beside(sources.read_grouplens)),
@@ -141,11 +142,11 @@ def _from_directory(name, data_dir):
     if not root:
         raise _NotHere("none was given (neither data_dir= nor DIFFUREC_DATA_DIR).")
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):     # unlike Path.is_dir this is False, too, where a name is too long
         raise FileNotFoundError(f"{said} is {str(root)!r}, but there is no such directory.")
     for relative, read in _forms(name):
         path = root / relative
-        if path.exists():
+        if os.path.lexists(path):       # a link that leads nowhere is told, not passed over
             try:
                 return _checked(name, {"source": f"{relative} in the data directory", **read(path)})
             except (DataError, OSError) as error:
@@ -247,17 +248,35 @@ def write_cache(path, data):
 
 def read_cache(path):
     """The arguments of Dataset in a file of write_cache; DataError when it is damaged or of another format."""
-    try:
-        with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:
-            version = int(file["format_version"])
-            if version != FORMAT_VERSION:
-                raise DataError(f"{path} has format {version}; this version of diffurec reads {FORMAT_VERSION}.")
-            fields = {"num_items": int(file["num_items"]), "items": file["items"], "offsets": file["offsets"],
-                      "source": str(file["source"])}
-            if "titles" in file:
-                fields["titles"] = tuple(file["titles"].tolist())
-            if "genres" in file:
-                fields["genres"] = tuple(tuple(names.split("|")) if names else () for names in file["genres"].tolist())
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no whole cache file ({type(error).__name__}: {error}).") from error
+    content = sources.read_file(path)
+    with told(f"{path} is no whole cache file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        def array(name):
+            return _array(sources.read_member(archive, f"{name}.npy"))
+
+        version = int(array("format_version"))
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path} has format {version}; this version of diffurec reads {FORMAT_VERSION}.")
+        fields = {"num_items": int(array("num_items")), "items": array("items"), "offsets": array("offsets"),
+                  "source": str(array("source"))}
+        held = archive.namelist()
+        if "titles.npy" in held:
+            fields["titles"] = tuple(array("titles").tolist())
+        if "genres.npy" in held:
+            fields["genres"] = tuple(tuple(names.split("|")) if names else () for names in array("genres").tolist())
     return fields
+
+
+def _array(content):
+    """The array in the bytes of a .npy file, after its header was compared with what follows it.
+
+    np.load believes the header: one that claims 1e15 entries is given memory before the first of them is looked for.
+    """
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise DataError("An array is not in the format of this version of diffurec.")
+    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    entries, left = math.prod(shape), len(content) - file.tell()
+    if not 0 <= entries <= left or entries * kind.itemsize != left:
+        raise DataError(f"An array's header claims {entries} entries of {kind.itemsize} bytes, but {left} follow.")
+    file.seek(0)
+    return np.load(file, allow_pickle=False)

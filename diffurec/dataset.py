@@ -2,16 +2,34 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 MIN_INTERACTIONS = 3    # leave-one-out takes one for test, one for validation, and leaves one to start from
+MOST = 2**31 - 1        # items and interactions: ids, and positions in the flat array, are 32 bits wide
 
 
 class DataError(Exception):
     """Data could not be obtained, or are not what they should be; the message says what and where."""
+
+
+@contextmanager
+def told(sentence, kind=DataError):
+    """Whatever a reader raises inside comes out as `kind` with one sentence; a DataError passes.
+
+    A damaged file can make zipfile, pandas or pyarrow raise almost anything: no list of errors would be long enough.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        kind_of_error = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind_of_error}{error}".split()).removesuffix(":")      # one line
+        raise kind(f"{sentence} ({reason if len(reason) < 400 else reason[:400] + '...'}).") from error
 
 
 class Sequences(Sequence):
@@ -56,20 +74,21 @@ class Dataset:
             if not condition:
                 raise ValueError(f"{self.name}: {sentence}")
 
-        require(isinstance(self.num_items, (int, np.integer)) and self.num_items >= 1,
-                f"num_items must be a whole number of at least 1, but it is {self.num_items!r}.")
+        whole = isinstance(self.num_items, (int, np.integer)) and not isinstance(self.num_items, bool)
+        require(whole and 1 <= self.num_items <= MOST,
+                f"num_items must be a whole number of at least 1 and at most {MOST}, but it is {self.num_items!r}.")
         for field in ("items", "offsets"):
             array = getattr(self, field)
             require(isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in "iu",
                     f"{field} must be a one-dimensional array of whole numbers.")
         items, offsets = self.items, self.offsets
+        require(len(items) <= MOST, f"there may be at most {MOST} interactions, but there are {len(items)}.")
         require(len(offsets) >= 2, "offsets must hold at least one user.")
         require(offsets[0] == 0 and offsets[-1] == len(items),
                 f"offsets must run from 0 to the number of interactions, {len(items)}, "
                 f"but they run from {offsets[0]} to {offsets[-1]}.")
-        lengths = np.diff(offsets.astype(np.int64))
-        require((lengths >= 0).all(), "offsets must not fall.")
-        short = np.flatnonzero(lengths < MIN_INTERACTIONS)
+        require((offsets[1:] >= offsets[:-1]).all(), "offsets must not fall.")     # a difference could overflow
+        short = np.flatnonzero(np.diff(offsets) < MIN_INTERACTIONS)
         require(not len(short), f"{len(short)} users have fewer than {MIN_INTERACTIONS} interactions, "
                                 f"the first of them user {short[0] if len(short) else None}.")
         wrong = np.flatnonzero((items < 1) | (items > self.num_items))
@@ -122,4 +141,4 @@ def in_time_order(users, items, times):
     """
     order = np.lexsort((times, users))      # the last key is the first criterion; lexsort is stable
     offsets = np.concatenate([[0], np.cumsum(np.bincount(users))])
-    return items[order].astype(np.int32), offsets.astype(np.int64)
+    return items[order], offsets        # as wide as they came: Dataset looks at the ids before it narrows them

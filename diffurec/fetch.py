@@ -19,6 +19,9 @@ def main(arguments=None):
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except MemoryError:
+        print("There is not enough memory to load this.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted; nothing half-written was left.", file=sys.stderr)
         return 130

@@ -1,14 +1,17 @@
 """A user's own data: CSV, Parquet or RecBole's .inter to a Dataset, with a report of everything that was dropped."""
 
 import csv
+import os
 import re
+import textwrap
 import warnings
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .dataset import MIN_INTERACTIONS, Dataset, in_time_order
+from .dataset import MIN_INTERACTIONS, MOST, Dataset, in_time_order, told
 
 # Column names that are understood, in lower case and without anything but letters and digits.
 SPELLINGS = {
@@ -41,7 +44,7 @@ def load_interactions(path, user=None, item=None, timestamp=None, k_core=None, n
         raise ValueError(f"k_core must be a whole number of at least 1, or None, but it is {k_core!r}.")
     read_columns, read = _reader(path)
     columns = _columns(path, read_columns(), {"user": user, "item": item, "timestamp": timestamp})
-    table = read(list(columns.values()))[list(columns.values())].set_axis(list(columns), axis=1)
+    table = read(list(columns.values())).set_axis(list(columns), axis=1)
 
     notes = []
     blank = table.isna().all(axis=1)
@@ -81,38 +84,72 @@ def load_interactions(path, user=None, item=None, timestamp=None, k_core=None, n
 
 
 def _reader(path):
-    """Two functions for the kind of file: its column names, and the table of some of its columns (None: missing)."""
+    """Two functions for the kind of file: its column names, and the table of some of its columns, in their order."""
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet", ".inter"):
         raise ValueError(f"{path} has the suffix {path.suffix!r}; .csv, .parquet and .inter are read.")
-    if not path.is_file():
+    if not os.path.isfile(path):        # unlike Path.is_file this is False, too, where a name is too long
         raise FileNotFoundError(f"There is no file {path}.")
+    names, read = (_parquet if kind == ".parquet" else _text)(path)
 
-    def told(read):
-        def guarded(*arguments):
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error", pd.errors.ParserWarning)     # rows longer than the header
-                    return read(*arguments)
-            except (ValueError, OSError, pd.errors.ParserWarning) as error:     # pandas' and arrow's are ValueErrors
-                raise ValueError(f"{path} cannot be read as a {kind} file ({str(error).strip()}).") from error
-        return guarded
+    def guarded(function):
+        def call(*arguments):
+            with told(f"{path} cannot be read as a {kind} file", ValueError):
+                return function(*arguments)
+        return call
 
-    if kind == ".parquet":
-        import pyarrow.parquet as parquet
-        return (told(lambda: list(parquet.read_schema(path).names)),
-                told(lambda columns: parquet.read_table(path, columns=columns).to_pandas(ignore_metadata=True)))
-    options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == ".inter" else {}
+    return guarded(names), guarded(read)
+
+
+def _text(path):
+    """Fields are kept as text, and columns are taken by their place: pandas renames the second of two equal names."""
+    options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".inter" else {}
     options |= {"dtype": str, "encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""], "index_col": False,
                 "skip_blank_lines": False}      # only an empty field is missing; row i stands on line i + 2
-    return (told(lambda: list(pd.read_csv(path, nrows=0, **options).columns)),
-            told(lambda columns: pd.read_csv(path, **options)[columns]))    # usecols= would let too long rows pass
+
+    def names():
+        return pd.read_csv(path, header=None, nrows=1, **options).iloc[0].fillna("").tolist()
+
+    def read(columns):
+        found = names()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)     # rows longer than the header
+            return pd.read_csv(path, **options).iloc[:, [found.index(column) for column in columns]]
+            # usecols= would let too long rows pass
+
+    return names, read
+
+
+def _parquet(path):
+    """Columns as they are typed; a whole number never becomes a float, as it would in pandas beside a missing one."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    def names():
+        return parquet.read_schema(path).names
+
+    def read(columns):
+        with parquet.ParquetFile(path) as file:
+            if file.metadata.num_rows > MOST:
+                raise ValueError(f"it claims {file.metadata.num_rows:,} rows; at most {MOST:,} can be read")
+            for column in columns:
+                kind = file.schema_arrow.field(column).type
+                if pyarrow.types.is_nested(getattr(kind, "storage_type", kind)):       # an extension is of a plain type
+                    raise ValueError(f"column {column} holds {kind}, but user, item and timestamp must be plain "
+                                     "values: pass another column")
+            table = file.read(columns=columns).select(columns)
+        table.validate(full=True)       # text that is no UTF-8 is found here, not when it is first looked at
+        plain = [column.cast(column.type.value_type) if pyarrow.types.is_dictionary(column.type) else column
+                 for column in table.columns]
+        return pyarrow.table(plain, names=columns).to_pandas(integer_object_nulls=True, date_as_object=False)
+
+    return names, read
 
 
 def _columns(path, found, wanted):
     """{role: column} for user, item and timestamp: as named, or the one column with a usual spelling."""
     plain = {column: column.split(":")[0] for column in found}      # .inter writes name:type
-    listed = f"{path} has the columns {', '.join(found) or '(none)'}"
+    listed = f"{path} has the columns {textwrap.shorten(', '.join(found), 1000, placeholder=' ...') or '(none)'}"
     columns = {}
     for role, name in wanted.items():
         if name is not None:
@@ -123,8 +160,10 @@ def _columns(path, found, wanted):
             fits = [c for c in found if re.sub(r"[\W_]", "", plain[c].lower()) in SPELLINGS[role]]
             if not fits:
                 raise ValueError(f"{listed}, and none of them is known to be the {role}: pass {role}= with its name.")
-        if len(fits) > 1:
+        if len(set(fits)) > 1:
             raise ValueError(f"{listed}, and {' and '.join(fits)} could each be the {role}: pass {role}= with one.")
+        if found.count(fits[0]) > 1:
+            raise ValueError(f"{listed}: {fits[0]} stands there {found.count(fits[0])} times; rename all but one.")
         columns[role] = fits[0]
     if len(set(columns.values())) < len(columns):
         raise ValueError(f"{listed}; user, item and timestamp must be three of them, "
@@ -137,24 +176,38 @@ def _refuse(path, column, values, bad, what):
     if bad.any():
         row = bad.idxmax()
         place = f"row {row + 1}" if path.suffix.lower() == ".parquet" else f"line {row + 2}"
-        value = "" if pd.isna(values[row]) else f" ({values[row]!r})"
+        value = "" if pd.isna(values[row]) else f" ({repr(values[row])[:100]})"
         raise ValueError(f"{path}: {bad.sum():,} values of column {column} {what}; the first is on {place}{value}.")
 
 
 def _times(path, column, values):
-    """Times as an array of numbers [N], whatever the unit: only their order counts."""
+    """Times as an array of numbers [N], whatever the unit: only their order counts, and that is exact."""
     _refuse(path, column, values, values.isna(), "are missing (timestamps)")
-    if pd.api.types.is_datetime64_any_dtype(values):
+    if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
         return values.astype("int64").to_numpy()
     numbers = pd.to_numeric(values, errors="coerce")
     no_number = ~np.isfinite(numbers.astype(float))
     if not no_number.any():
-        return numbers.to_numpy()
+        rounded = numbers.dtype.kind == "f" and values.dtype.kind != "f"        # floats made of text or Decimals
+        return _ranks(values) if rounded else numbers.to_numpy()
     dates = pd.to_datetime(values.astype(str), errors="coerce", format="ISO8601", utc=True)
     if not dates.isna().any():
         return dates.astype("int64").to_numpy()
     bad = min(no_number, dates.isna(), key=lambda wrong: wrong.sum())     # the reading that nearly fits
     _refuse(path, column, values, bad, "are neither numbers nor ISO dates (timestamps)")
+
+
+def _ranks(values):
+    """Numbers in text as numbers in the same order: as floats, neighbours beyond 2^53 would be equal."""
+    texts = values.map(lambda value: value.decode() if isinstance(value, bytes) else str(value)).astype(str)
+    whole = pd.to_numeric(texts.str.replace(r"^([+-]?\d+)\.0*$", r"\1", regex=True))
+    if whole.dtype.kind in "iu":        # all of them like 881250949.0: fast
+        return whole.to_numpy()
+    codes, texts = pd.factorize(texts)
+    floats = np.array([float(text) for text in texts])
+    if len(np.unique(floats)) == len(texts):        # rounding keeps the order where it makes nothing equal
+        return floats[codes]
+    return np.unique(np.array([Decimal(text) for text in texts], object), return_inverse=True)[1][codes]
 
 
 def _core(users, items, least_user, least_item):

@@ -8,19 +8,24 @@ import csv
 import hashlib
 import http.client
 import io
+import os
 import pickle
+import pickletools
+import stat
 import subprocess
 import sys
 import urllib.request
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .dataset import DataError, in_time_order
+from .dataset import DataError, in_time_order, told
 
+LARGEST = 1 << 24       # bytes of one file, packed or unpacked; the largest published ones have 5 million
 TIMEOUT = 30            # seconds without a byte before a download is given up
 WHEEL = "recbole==1.2.1"
 WHEEL_FOLDER = "recbole/dataset_example/ml-100k/"
@@ -28,9 +33,45 @@ WHEEL_FOLDER = "recbole/dataset_example/ml-100k/"
 GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama",
           "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western")
 
+# The instructions of a pickle that plain dicts, lists, whole numbers and strings need, with the bytes that follow each.
+PLAIN = {ord(code): length for code, length in {
+    pickle.PROTO: 1, pickle.FRAME: 8, pickle.MARK: 0, pickle.EMPTY_DICT: 0, pickle.EMPTY_LIST: 0,
+    pickle.BININT1: 1, pickle.BININT2: 2, pickle.BININT: 4, pickle.APPEND: 0, pickle.APPENDS: 0,
+    pickle.SETITEM: 0, pickle.SETITEMS: 0, pickle.MEMOIZE: 0, pickle.BINPUT: 1, pickle.LONG_BINPUT: 4}.items()}
+COUNTED = {ord(pickle.LONG1): 1, ord(pickle.SHORT_BINUNICODE): 1, ord(pickle.BINUNICODE): 4}    # the length comes first
+# Where the unpickler itself stops: it asks PlainUnpickler for what is outside the pickle, and gets a refusal.
+OUTSIDE = {ord(code) for code in (pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.PERSID, pickle.BINPERSID)}
+
+
+def check_plain(content):
+    """DataError when a pickle has any other instruction; nothing is executed.
+
+    find_class alone does not guard an unpickler: registered extensions go around it, the hash of deeply nested tuples
+    overflows the C stack, and lists that hold one list twice grow without end for whoever walks through them. Here
+    nothing is hashed but numbers and strings, and nothing is there twice.
+    """
+    at, stop = 0, ord(pickle.STOP)
+    while (code := content[at]) != stop and code not in OUTSIDE:
+        if code in PLAIN:
+            if code == pickle.LONG_BINPUT[0] and int.from_bytes(content[at + 1:at + 5], "little") > at:
+                raise DataError("The pickle asks for room beyond its own: it was refused and nothing was executed.")
+            at += 1 + PLAIN[code]
+        elif code in COUNTED:
+            begin = at + 1 + COUNTED[code]
+            at = begin + int.from_bytes(content[at + 1:begin], "little")
+        else:
+            known = pickletools.code2op.get(chr(code))
+            raise DataError(f"The pickle has the instruction {known.name if known else hex(code)}, which whole "
+                            "numbers, strings, lists and dicts do not need: it was refused and nothing was executed.")
+
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists and dicts; a pickle that asks for any class or function is refused unexecuted."""
+    """Reads whole numbers, strings, lists and dicts; a pickle that asks for more is refused unexecuted."""
+
+    def __init__(self, file):
+        content = file.read()
+        check_plain(content)
+        super().__init__(io.BytesIO(content))       # from memory: a length that lies asks for no more than there is
 
     def find_class(self, module, name):
         raise DataError(f"The pickle asks for the global {module}.{name}: it was refused and nothing was executed.")
@@ -39,9 +80,35 @@ class PlainUnpickler(pickle.Unpickler):
         raise DataError(f"The pickle asks for the outside object {pid!r}: it was refused and nothing was executed.")
 
 
-def sha256(path):
+def read_whole(file, name):
+    """The bytes of an open file, which are not read, or not unpacked, beyond LARGEST."""
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise DataError(f"{name} holds more than {LARGEST:,} bytes, far more than what is published: it was not read.")
+    return content
+
+
+def read_file(path):
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path} is no file.")        # a pipe would be waited for
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return read_whole(file, path)
+
+
+def read_member(archive, name):
+    """The bytes of a file in a zip. Its header may lie about their number, so they are counted as they are unpacked."""
+    try:
+        member = archive.getinfo(name)
+    except KeyError:
+        raise FileNotFoundError(f"There is no {name} in the zip.") from None
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):      # the others unpack without a bound
+        raise DataError(f"{name} is packed in another way than the published file: it was not read.")
+    with archive.open(name) as file:
+        return read_whole(file, name)
+
+
+def sha256(path):
+    return hashlib.sha256(read_file(path)).hexdigest()
 
 
 def check_sha256(path, expected):
@@ -52,39 +119,53 @@ def check_sha256(path, expected):
 
 def read_pickle(path):
     """The published dicts train, val, test (user -> items, users from 0): a user's sequence is the three in a row."""
-    try:
-        with open(path, "rb") as file:
-            raw = PlainUnpickler(file).load()
+    content = read_file(path)
+    with told(f"{path} is damaged or not laid out as published"):
+        try:
+            raw = PlainUnpickler(io.BytesIO(content)).load()
+        except DataError as error:
+            raise DataError(f"{path} is damaged or not laid out as published: {error}") from error
         parts = raw["train"], raw["val"], raw["test"]
         users = range(len(parts[0]))
-        items = np.fromiter((item for user in users for part in parts for item in part[user]), np.int32)
-        offsets = np.cumsum([0, *(sum(len(part[user]) for part in parts) for user in users)])
-    except (DataError, OSError):
-        raise
-    except Exception as error:      # a damaged pickle can raise almost anything
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path} is damaged or not laid out as published ({reason}).") from error
-    return {"items": items, "offsets": offsets, "num_items": int(items.max(initial=0))}
+        if not all(type(part) is dict and part.keys() == set(users) for part in parts):
+            raise DataError(f"{path} is not laid out as published: train, val and test are no dicts of the same users.")
+        rows = [part[user] for user in users for part in parts]
+        if not set(map(type, rows)) <= {list} or not set(map(type, chain.from_iterable(rows))) <= {int}:
+            raise DataError(f"{path} is not laid out as published: a user's items are no list of whole numbers.")
+        items = np.fromiter(chain.from_iterable(rows), np.int32)
+        lengths = np.fromiter(map(len, rows), np.int64).reshape(-1, len(parts)).sum(axis=1)
+    return {"items": items, "offsets": np.cumsum([0, *lengths]), "num_items": int(items.max(initial=0))}
 
 
-def _table(read, name, **options):
+def _table(read, name, sep, **options):
     """The file `name` as a table of strings; `read` gives a file's bytes."""
     try:
-        return pd.read_csv(io.BytesIO(read(name)), dtype=str, quoting=csv.QUOTE_NONE, keep_default_na=False, **options)
-    except (KeyError, FileNotFoundError) as error:
+        content = read(name)
+    except FileNotFoundError as error:
         raise DataError(f"{name} is missing beside the other file of ml-100k.") from error
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:      # pandas' ParserError is a ValueError
-        raise DataError(f"{name} is damaged ({error}).") from error
+    if content.partition(b"\n")[0].count(sep.encode()) > 100:       # each column costs pandas a kilobyte
+        raise DataError(f"{name} is damaged: it has more than 100 columns.")
+    with told(f"{name} is damaged"):
+        return pd.read_csv(io.BytesIO(content), sep=sep, dtype=str, quoting=csv.QUOTE_NONE, keep_default_na=False,
+                           **options)
+
+
+def _whole(column):
+    """Text as int64, through no float: beyond 2^53 a float holds only some of the whole numbers."""
+    return column.str.replace(r"\.0*$", "", regex=True).astype("int64").to_numpy()
 
 
 def _ml_100k(ratings, films, titles, genres):
     """Users and items keep their original ids, which are 1..U and 1..I; users are counted from 0 here."""
-    try:
-        users, items, times = (ratings[c].astype(float).to_numpy(np.int64) for c in ("user_id", "item_id", "timestamp"))
-        listed = films["item_id"].astype(int).tolist()
-    except (KeyError, ValueError) as error:
-        raise DataError(f"ml-100k is damaged: ids and times must be columns of numbers ({error}).") from error
-    if listed != list(range(1, len(listed) + 1)) or not len(users) or users.min() < 1:
+    for table in (ratings, films):
+        twice = table.columns[table.columns.duplicated()]
+        if len(twice):
+            raise DataError(f"ml-100k is damaged: the column {twice[0]} stands there twice.")
+    with told("ml-100k is damaged: ids and times must be columns of numbers"):
+        users, items, times = (_whole(ratings[column]) for column in ("user_id", "item_id", "timestamp"))
+        listed = _whole(films["item_id"]).tolist()
+    # The largest user is bounded before anything counts up to it; the items are compared with the films by Dataset.
+    if listed != list(range(1, len(listed) + 1)) or not len(users) or users.min() < 1 or users.max() > len(users):
         raise DataError("ml-100k is damaged: its users and films are not numbered 1, 2, 3, ...")
     for film, names in enumerate(genres, 1):        # a file that was cut off ends in a film with none, or half of one
         if not names or not set(names) <= set(GENRES):
@@ -115,21 +196,20 @@ def read_recbole(read):
     """
     tables = [_table(read, f"ml-100k.{kind}", sep="\t") for kind in ("inter", "item")]
     ratings, films = (t.rename(columns=lambda c: c.split(":")[0]) for t in tables)
-    try:
+    for column in ("item_id", "movie_title", "release_year", "class"):
+        if column not in films:
+            raise DataError(f"ml-100k.item is damaged: it has no column {column!r}.")
+    with told("ml-100k.item is damaged: a row is short"):
         titles = ["unknown" if title == year == "unkonwn" else f"{title} ({year})"
                   for title, year in zip(films["movie_title"], films["release_year"])]
         genres = [tuple(names.split()) for names in films["class"]]
-    except KeyError as error:
-        raise DataError(f"ml-100k.item is damaged: it has no column {error}.") from error
     return _ml_100k(ratings, films, titles, genres)
 
 
 def _in_zip(path, folder, reader):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return reader(lambda name: archive.read(folder + name))
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path} is damaged or no zip file ({error}).") from error
+    content = read_file(path)
+    with told(f"{path} is damaged or no zip file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return reader(lambda name: read_member(archive, folder + name))
 
 
 def read_grouplens_zip(path):
@@ -141,19 +221,23 @@ def download(url, path):
     expected, size = None, 0
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(path, "wb") as file:
-            expected = answer.headers.get("Content-Length")
-            total = int(expected) if expected else None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=Path(url).name, file=sys.stderr) as bar:
+            header = answer.headers.get("Content-Length")
+            expected = int(header) if header else None
+            with tqdm(total=expected, unit="B", unit_scale=True, desc=Path(url).name, file=sys.stderr) as bar:
                 while block := answer.read(1 << 16):
+                    if size + len(block) > LARGEST:
+                        raise DataError(f"{url} gives more than {LARGEST:,} bytes, far more than what is published.")
                     file.write(block)
                     size += len(block)
                     bar.update(len(block))
     except http.client.IncompleteRead as error:
         size += len(error.partial)
-    except (OSError, http.client.HTTPException) as error:
+        if expected is None:
+            raise DataError(f"The download of {url} was cut off after {size:,} bytes.") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:       # ValueError: a length that is no number
         raise DataError(f"{url} could not be downloaded ({getattr(error, 'reason', None) or error}).") from error
-    if expected and size != int(expected):
-        raise DataError(f"The download of {url} was cut off: {size:,} of {int(expected):,} bytes came.")
+    if expected is not None and size != expected:
+        raise DataError(f"The download of {url} was cut off: {size:,} of {expected:,} bytes came.")
 
 
 def read_wheel(folder):
@@ -161,7 +245,7 @@ def read_wheel(folder):
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input",
                "--disable-pip-version-check", "--quiet", "--dest", str(folder), WHEEL]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20 * TIMEOUT)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20 * TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DataError(f"pip could not download {WHEEL} ({error}).") from error
     wheels = list(Path(folder).glob("*.whl"))

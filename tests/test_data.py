@@ -1,5 +1,6 @@
 """The named data sets: every source in turn, what is refused, and what is left behind when something goes wrong."""
 
+import copyreg
 import dataclasses
 import errno
 import http.server
@@ -7,6 +8,7 @@ import io
 import logging
 import os
 import pickle
+import random
 import subprocess
 import sys
 import threading
@@ -210,6 +212,10 @@ def test_checksum_is_of_the_documented_bytes():
     ({"offsets": [0, 1, 3]}, "2 users have fewer than 3 interactions, the first of them user 0"),
     ({"offsets": [0]}, "at least one user"),
     ({"num_items": 0}, "num_items must be a whole number"),
+    ({"num_items": True}, "num_items must be a whole number"),
+    ({"num_items": 2**31}, "num_items must be .* at most 2147483647, but it is 2147483648"),
+    ({"items": [1, 2, 2**32 + 1]}, "the first of them 4294967297"),        # 1, if it were cut to 32 bits
+    ({"offsets": [0, 2**62, 2**63 - 1, -2**62, 3]}, "offsets must not fall"),      # the differences overflow
     ({"titles": ("",)}, "titles must have 4 entries"),
 ])
 def test_a_dataset_refuses_what_it_cannot_be(changes, sentence):
@@ -218,6 +224,12 @@ def test_a_dataset_refuses_what_it_cannot_be(changes, sentence):
         fields[array] = np.array(fields[array])
     with pytest.raises(ValueError, match=sentence):
         Dataset("x", **fields)
+
+
+def test_more_interactions_than_positions_have_bits_are_refused():
+    items = np.broadcast_to(np.int32(1), 2**31)
+    with pytest.raises(ValueError, match="at most 2147483647 interactions, but there are 2147483648"):
+        Dataset("x", 1, items, np.array([0, 2**31]))
 
 
 def test_summary_tells_counts_source_and_notes():
@@ -360,6 +372,76 @@ def test_a_damaged_pickle(content, tiny_pickle, tmp_path):
         sources.read_pickle(path)
 
 
+@pytest.mark.parametrize("parts, sentence", [
+    ({"val": {0: [4], 1: [2]}}, "no dicts of the same users"),
+    ({"val": {0: [4], 1: [2], 3: [3]}}, "no dicts of the same users"),
+    ({"val": [[4], [2], [3]]}, "no dicts of the same users"),
+    ({"val": {0: [4], 1: [2], 2: 3}}, "no list of whole numbers"),
+    ({"val": {0: [4], 1: [2], 2: "3"}}, "no list of whole numbers"),
+    ({"val": {0: [4], 1: [2], 2: ["3"]}}, "no list of whole numbers"),
+    ({"val": {0: [4], 1: [2], 2: [[3]]}}, "no list of whole numbers"),
+    ({"val": {0: [4], 1: [2], 2: [2**32 + 3]}}, "OverflowError"),
+    ({"val": {0: [4], 1: [2], 2: [3.0]}}, "instruction BINFLOAT"),
+])
+def test_a_pickle_of_another_layout(parts, sentence, tmp_path):
+    path = put(tmp_path, "dataset.pkl", pickle.dumps({**TINY, **parts}))
+    with pytest.raises(DataError, match=f"dataset.pkl is .*not laid out as published.*{sentence}"):
+        sources.read_pickle(path)
+
+
+def within(value, depth, pack):
+    for _ in range(depth):
+        value = pack(value)
+    return value
+
+
+def nested_tuples(depth):
+    """{the tuple of a tuple of a tuple ...: 1}: the unpickler would hash it."""
+    return b"\x80\x04}(" + b")" + b"\x85" * depth + b"K\x01u."
+
+
+@pytest.mark.parametrize("content, instruction", [
+    (nested_tuples(1_000_000), "EMPTY_TUPLE"),                                      # crashed the process
+    (pickle.dumps({**TINY, "train": {0: within([], 60, lambda x: [x, x])}}), "BINGET"),     # had no end
+    (b"\x80\x04]\x94h\x00a.", "BINGET"),                                             # a list that holds itself
+    (b"\x80\x04cos\nmkdir\n.", "global os.mkdir"),
+    (b"(S'x'\nios\nmkdir\n.", "STRING"),
+    (b"\x80\x04(ios\nmkdir\n.", "INST"),
+    (b"\x80\x02]r\xff\xff\xff\x7f.", "room beyond its own"),                  # asked for 32 GB
+    (b"\x80\x04\x95" + b"\xff" * 8 + b"}.", ""),                 # a frame of 2^64 bytes
+    (b"\x80\x04\x8a\xff" + b"\x01" * 3, ""),
+    (b"\x80\x04" + b"]" * 1_000_000 + b"a" * 999_999 + b".", ""),       # lists, a million deep
+    (b"\x80\x04\xff.", "instruction 0xff"),
+    (b"", ""),
+], ids=range(12))
+def test_a_hostile_pickle_is_refused(content, instruction, tmp_path):
+    with pytest.raises(DataError, match=f"dataset.pkl is damaged or not laid out as published.*{instruction}"):
+        sources.read_pickle(put(tmp_path, "dataset.pkl", content))
+
+
+@pytest.mark.parametrize("code", [240, 24_000, 24_000_000])
+def test_a_pickle_cannot_go_around_the_refusal_by_an_extension_code(code, tmp_path):
+    copyreg.add_extension(os.mkdir.__module__, "mkdir", code)
+    try:
+        content = pickle.dumps({**TINY, "umap": Payload(tmp_path / "executed")}, 2)
+        pickle.loads(content)       # now the registry has the function in its cache, too
+        (tmp_path / "executed").rmdir()
+        with pytest.raises(DataError, match="instruction EXT[124], .*: it was refused and nothing was executed"):
+            sources.read_pickle(put(tmp_path, "dataset.pkl", content))
+    finally:
+        copyreg.remove_extension(os.mkdir.__module__, "mkdir", code)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
+def test_plain_pickles_of_every_binary_protocol_are_read(protocol, tmp_path):
+    many = {user: [user + 1, 70_000] for user in range(300)}       # a memo beyond one byte, numbers beyond two
+    wide = {"train": many, "val": {user: [1] for user in many}, "test": {user: [2] for user in many}}
+    fields = sources.read_pickle(put(tmp_path, "dataset.pkl", pickle.dumps(wide, protocol)))
+    assert fields["items"].tolist() == [item for user in many for item in (*many[user], 1, 2)]
+    assert fields["offsets"].tolist() == list(range(0, 1201, 4)) and fields["num_items"] == 70_000
+
+
 class Payload:
     """Unpickled by the ordinary unpickler this creates a file."""
 
@@ -442,6 +524,124 @@ def test_a_truncated_zip(tiny_films, tmp_path):
         load_dataset("ml-100k", data_dir=tmp_path)
 
 
+def test_ids_beyond_their_width_are_not_taken_for_others(tiny_films, tmp_path):
+    """2^32 + 3 is 3 when cut to 32 bits, and a time of 2^53 + 1 is 2^53 as a float."""
+    grouplens_folder(tmp_path / "mine")
+    path = put(tmp_path, "mine/ml-100k/u.data", grouplens_files()["u.data"].replace(b"1\t3\t", b"1\t4294967299\t"))
+    with pytest.raises(DataError, match="item ids must lie within 1..4, but 1 do not, the first of them 4294967299"):
+        load_dataset("ml-100k", data_dir=tmp_path / "mine")
+    for user in (b"9007199254740993", b"99999999999", b"99999999999999999999"):     # too many to count up to
+        path.write_bytes(grouplens_files()["u.data"].replace(b"1\t3\t", user + b"\t3\t"))
+        with pytest.raises(DataError, match="not numbered 1, 2, 3|must be columns of numbers"):
+            load_dataset("ml-100k", data_dir=tmp_path / "mine")
+    late, early = b"9007199254740993", b"9007199254740992"
+    path.write_bytes(b"".join(b"1\t%d\t4\t%s\n" % row for row in ((1, late), (2, early), (3, late + b".0"))))
+    items = sources.read_grouplens(lambda name: (tmp_path / "mine/ml-100k" / name).read_bytes())["items"]
+    assert items.tolist() == [2, 1, 3]
+
+
+@pytest.mark.parametrize("table, column, twin", [
+    ("inter", b"rating:float", b"item_id:float"), ("inter", b"rating:float", b"user_id:token"),
+    ("item", b"movie_title:token_seq", b"item_id:token")])
+def test_columns_that_stand_twice_in_the_recbole_files(table, column, twin, tiny_films, tmp_path):
+    recbole_folder(tmp_path / "mine")
+    path = tmp_path / "mine" / "ml-100k" / f"ml-100k.{table}"
+    path.write_bytes(path.read_bytes().replace(column, twin))
+    with pytest.raises(DataError, match=f"column {twin.decode().split(':')[0]} stands there twice|no column"):
+        load_dataset("ml-100k", data_dir=tmp_path / "mine")
+
+
+def bomb(size=300 << 20):
+    """A zip of 300 kB with a u.data of 300 MB."""
+    return zipped({**grouplens_files(), "u.data": bytes(size)}, "ml-100k/")
+
+
+def encrypted():
+    """All headers, of each file and in the directory, say that the file is encrypted."""
+    content = zipped(grouplens_files(), "ml-100k/")
+    return content.replace(b"PK\3\4\x14\0\0", b"PK\3\4\x14\0\1").replace(
+        b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
+
+
+def packed_by(method):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in grouplens_files().items():
+            archive.writestr("ml-100k/" + name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("make, sentence", [
+    (bomb, "u.data holds more than 16,777,216 bytes, far more than what is published: it was not read"),
+    (lambda: bomb()[:-40], "damaged or no zip file"),
+    (lambda: bytes(sources.LARGEST + 1), "ml-100k.zip holds more than 16,777,216 bytes"),
+    (encrypted, r"damaged or no zip file \(RuntimeError: File 'ml-100k/u.data' is encrypted"),
+    (lambda: packed_by(zipfile.ZIP_LZMA), "u.data is packed in another way than the published file"),
+    (lambda: packed_by(zipfile.ZIP_BZIP2), "u.data is packed in another way than the published file"),
+    (lambda: zipped({**grouplens_files(), "u.item": b"|" * (1 << 20)}, "ml-100k/"), "u.item .* more than 100 columns"),
+    (lambda: b"PK\5\6" + b"\xff" * 18, "damaged or no zip file"),
+], ids=["bomb", "half a bomb", "too large", "encrypted", "lzma", "bzip2", "columns", "end only"])
+def test_hostile_zips(make, sentence, tiny_films, tmp_path):
+    path = put(tmp_path, "ml-100k.zip", make())
+    before = path.stat()
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=sentence) as told:
+            load_dataset("ml-100k", data_dir=tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 150e6
+    finally:
+        tracemalloc.stop()
+    assert "was left as it is" in str(told.value) and "\n" not in str(told.value)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def test_a_zip_whose_directory_lies_about_a_size(tiny_films, tmp_path):
+    files = grouplens_files()
+    content = zipped({"u.item": files["u.item"], "u.data": bytes(100 << 20)}, "ml-100k/")
+    at = content.rindex(b"PK\1\2") + 24
+    put(tmp_path, "ml-100k.zip", content[:at] + (200).to_bytes(4, "little") + content[at + 4:])     # 200 when unpacked
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="damaged or no zip file .*CRC"):
+            load_dataset("ml-100k", data_dir=tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 80e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("relative", ["ml-1m/dataset.pkl", "ml-1m.npz"])
+def test_files_that_are_none(relative, tiny_pickle, tmp_path):
+    path = tmp_path / relative
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(path)
+    with pytest.raises(DataError, match="cannot be used and was left as it is. .*symbolic links"):
+        load_dataset("ml-1m", data_dir=tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="cannot be used and was left as it is. .* is no file"):
+        load_dataset("ml-1m", data_dir=tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match="cannot be used and was left as it is"):
+        load_dataset("ml-1m", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("root", ["x" * 300, "x/" * 5000, "loop", "loop/below"])
+def test_a_data_directory_whose_name_leads_nowhere(root, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(FileNotFoundError, match="data_dir is '.*', but there is no such directory"):
+        load_dataset("ml-1m", data_dir=tmp_path / root)
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "loop"])
+def test_a_cache_whose_name_leads_nowhere(folder, tiny_pickle, serve, tmp_path, monkeypatch, caplog):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setenv("DIFFUREC_CACHE_DIR", str(tmp_path / folder))
+    serve("ml-1m", tiny_pickle)
+    assert load_dataset("ml-1m").items.tolist() == TINY_ITEMS
+    assert "could not be kept in the cache" in caplog.text
+
+
 # Downloads, from a server on this machine.
 
 def test_download_goes_into_the_cache(tiny_pickle, serve, cache, caplog, tmp_path):
@@ -466,6 +666,18 @@ def test_download_of_the_grouplens_zip(tiny_films, serve, cache):
 def test_truncated_download(tiny_pickle, serve, cache, tmp_path):
     serve("ml-1m", tiny_pickle[:50], length=len(tiny_pickle))
     with pytest.raises(DataError, match=f"cut off: 50 of {len(tiny_pickle)} bytes came"):
+        load_dataset("ml-1m")
+    assert not everything_below(tmp_path)
+
+
+@pytest.mark.parametrize("content, length, sentence", [
+    (b"x", "many", "could not be downloaded .*invalid literal"),
+    (b"x", "9" * 5000, "could not be downloaded"),
+    (bytes(sources.LARGEST + 1), None, "gives more than 16,777,216 bytes"),
+])
+def test_downloads_with_a_length_that_is_none(content, length, sentence, tiny_pickle, serve, tmp_path):
+    serve("ml-1m", content, length=length)
+    with pytest.raises(DataError, match=sentence):
         load_dataset("ml-1m")
     assert not everything_below(tmp_path)
 
@@ -572,6 +784,85 @@ def test_damaged_cache_is_set_aside_and_the_next_source_tried(damage, tiny_pickl
     assert read_cache(path)["items"].tolist() == TINY_ITEMS
 
 
+def with_array(path, name, shape, kind, follows=b""):
+    """A cache file in which the header of one array says `shape` and `kind`, whatever follows it."""
+    write_cache(path, tiny_dataset(titles=("",) * 6, genres=((),) * 6))
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in {**members, f"{name}.npy": header.getvalue() + follows}.items():
+            archive.writestr(member, content)
+
+
+@pytest.mark.parametrize("name, shape, kind, follows, sentence", [
+    ("items", (10**15,), "<i4", b"", "claims 1000000000000000 entries of 4 bytes, but 0 follow"),
+    ("offsets", (10**6, 10**9), "<i8", b"1234", "claims 1000000000000000 entries of 8 bytes, but 4 follow"),
+    ("titles", (10**15,), "<U0", b"", "claims 1000000000000000 entries of 0 bytes"),     # needs no memory, and no end
+    ("titles", (1,), "<U100000000", b"", "claims 1 entries of 400000000 bytes, but 0 follow"),
+    ("items", (-1,), "<i4", b"", "claims -1 entries"),
+    ("items", (1,), "|O", b"12345678", "Object arrays cannot be loaded"),
+    ("items", (100 << 20,), "|i1", bytes(100 << 20), "holds more than 16,777,216 bytes"),
+    ("num_items", (2,), "<i8", bytes(16), "TypeError"),
+    ("genres", (1, 1), "<U1", b"x\0\0\0", "AttributeError"),
+])
+def test_cache_headers_that_claim_too_much(name, shape, kind, follows, sentence, tiny_pickle, tmp_path):
+    path = tmp_path / "ml-1m.npz"
+    with_array(path, name, shape, kind, follows)
+    with pytest.raises(DataError, match=sentence):
+        read_cache(path)
+    with pytest.raises(DataError, match=f"was left as it is.*{sentence}"):
+        load_dataset("ml-1m", data_dir=tmp_path)
+
+
+# Damage by chance.
+
+def hurt(content, chance):
+    """`content` cut off, or with a few bits and bytes changed, taken out or put in."""
+    content, kind = bytearray(content), chance.random()
+    if kind < 0.2:
+        return bytes(content[:chance.randrange(len(content))])
+    for _ in range(chance.choice((1, 2, 5))):
+        at = chance.randrange(len(content))
+        if kind < 0.6:
+            content[at] ^= 1 << chance.randrange(8)
+        elif kind < 0.8:
+            content[at] = chance.choice(b"\0\xff\x80\n\r\t,.-\"'")
+        else:
+            content[at:at + chance.randrange(4)] = chance.randbytes(chance.randrange(4))
+            content = content or bytearray(b"x")
+    return bytes(content)
+
+
+def cache_content(path):
+    write_cache(path, tiny_dataset(titles=("a",) * 6, genres=(("x",),) * 6))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["pickle", "zip", "cache", *grouplens_files(), *recbole_files()])
+def test_whatever_is_damaged_only_a_data_error_comes(kind, tmp_path):
+    published = {**grouplens_files(), **recbole_files()}
+    content, read = {
+        "pickle": (pickle.dumps(TINY), sources.read_pickle),
+        "zip": (zipped(grouplens_files(), "ml-100k/"), sources.read_grouplens_zip),
+        "cache": (cache_content(tmp_path / "cache.npz"), read_cache),
+    }.get(kind) or (published[kind], lambda path: (
+        sources.read_grouplens if kind in grouplens_files() else sources.read_recbole)(
+            lambda name: path.read_bytes() if name == kind else published[name]))
+    chance, outcomes = random.Random(kind), set()
+    for _ in range(150):
+        path = put(tmp_path, "damaged", hurt(content, chance))
+        try:
+            Dataset("x", **read(path))
+            outcomes.add("read")        # a bit in a title, say: load_dataset compares checksums
+        except (DataError, ValueError) as error:
+            assert isinstance(error, DataError) or str(error).startswith("x: ")        # the Dataset's own sentences
+            assert "\n" not in str(error)
+            outcomes.add("told")
+    assert "told" in outcomes
+
+
 def test_damaged_cache_file_in_the_data_directory_is_an_error(tiny_pickle, tmp_path):
     path = tmp_path / "ml-1m.npz"
     write_cache(path, Dataset("ml-1m", 5, np.array(TINY_ITEMS[::-1]), np.array(TINY_OFFSETS)))
@@ -632,3 +923,14 @@ def test_command_line(tiny_films, tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == "" and "ml-1m could not be obtained" in err and "Traceback" not in err
     assert fetch.main(["ml-2m"]) == 1
+
+
+@pytest.mark.parametrize("error, line", [
+    (MemoryError(), "There is not enough memory to load this.\n"), (OSError("No disk."), "No disk.\n"),
+    (DataError("It is damaged."), "It is damaged.\n")])
+def test_command_line_ends_in_one_line(error, line, monkeypatch, capsys):
+    def fail(_):
+        raise error
+    monkeypatch.setattr(fetch, "load_dataset", fail)
+    assert fetch.main(["ml-1m"]) == 1
+    assert capsys.readouterr() == ("", line)

@@ -1,10 +1,15 @@
 """A user's own data: the three kinds of file, the columns, the filters, and what is refused."""
 
 import datetime
+import io
+import random
 import re
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -221,3 +226,180 @@ def test_other_files_are_refused(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=rf"{name} cannot be read as a \.{name[2:]} file"):
             load_interactions(tmp_path / name)
+
+
+# Whole numbers that a float cannot tell apart.
+
+BIG = 2**53     # as floats BIG and BIG + 1 are equal
+
+
+def parquet_file(tmp_path, user, item=(1, 2, 3) * 2, time=(3, 2, 1) * 2):
+    """Two users with three rows each, of any of arrow's types."""
+    table = pyarrow.table({"user": user, "item": item, "time": time})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    return tmp_path / "a.parquet"
+
+
+@pytest.mark.parametrize("kind", [pyarrow.int64(), pyarrow.uint64(), pyarrow.decimal128(38, 0)], ids=str)
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("empty_row", [False, True])
+def test_whole_numbers_in_parquet_stay_whole(tmp_path, kind, encoded, empty_row):
+    def column(*values):
+        array = pyarrow.array([*values, None] if empty_row else values, kind)
+        return array.dictionary_encode() if encoded else array
+
+    users, items = [BIG] * 3 + [BIG + 1] * 3, [BIG + 3, BIG + 2, BIG + 4] * 2
+    data = load_interactions(parquet_file(tmp_path, column(*users), column(*items), column(*items)))
+    assert data.user_ids == (BIG, BIG + 1) and data.item_ids == (None, BIG + 3, BIG + 2, BIG + 4)
+    assert not any(isinstance(id_, float) for id_ in data.user_ids + data.item_ids)
+    assert sequences(data) == [[2, 1, 3], [2, 1, 3]]
+    assert not any("share user and time" in note for note in data.notes)
+
+
+def test_uint64_beyond_int64(tmp_path):
+    top = pyarrow.array([2**64 - 1] * 3 + [2**64 - 2] * 3 + [None], pyarrow.uint64())
+    times = pyarrow.array([2**64 - 1, 2**64 - 2, 1] * 2 + [None], pyarrow.uint64())
+    data = load_interactions(parquet_file(tmp_path, top, [1, 2, 3] * 2 + [None], times))
+    assert data.user_ids == (2**64 - 1, 2**64 - 2) and sequences(data) == [[3, 2, 1]] * 2
+
+
+@pytest.mark.parametrize("times", [
+    pyarrow.array([1600000000000000003, 1600000000000000002, None] * 2, pyarrow.timestamp("ns")),
+    pyarrow.array([1600000000000003, 1600000000000002, None] * 2, pyarrow.timestamp("us", "Europe/Paris")),
+    pyarrow.array([2932896, 2932895, None] * 2, pyarrow.date32()),       # the end of the year 9999
+    pyarrow.array(["9007199254740993", "9007199254740992", None] * 2),
+    pyarrow.array([b"9007199254740993.0", b"9007199254740992.5", None] * 2),
+    pyarrow.array([Decimal("9007199254740993.25"), Decimal("9007199254740993.24"), None] * 2),
+], ids=lambda times: str(times.type))
+def test_times_of_every_type_beside_an_empty_row(tmp_path, times):
+    users = pyarrow.array([BIG, BIG, None] * 2)
+    for k in range(2):      # a third row for the user, earlier than the others
+        times = pyarrow.concat_arrays([times, times[1:2]])
+    users = pyarrow.array([BIG, BIG, None, BIG + 1, BIG + 1, None, BIG, BIG + 1])
+    items = pyarrow.array(["late", "early", None, "late", "early", None, "again", "again"])
+    data = load_interactions(parquet_file(tmp_path, users, items, times))
+    assert data.user_ids == (BIG, BIG + 1)
+    assert [[data.item_ids[i] for i in s] for s in sequences(data)] == [["early", "again", "late"]] * 2
+
+
+@pytest.mark.parametrize("times, order", [
+    (["9007199254740993", "9007199254740992", "9007199254740994"], [2, 1, 3]),
+    (["9007199254740993", "9007199254740992", "0.5"], [3, 2, 1]),
+    (["9007199254740993.0", "9007199254740992.0", "9007199254740994.00"], [2, 1, 3]),
+    (["18446744073709551617", "18446744073709551616", "-1"], [3, 2, 1]),
+    (["9223372036854775808", "9223372036854775807", "-9223372036854775808"], [3, 2, 1]),
+    (["1600000000.1234568", "1600000000.1234567", "16e8"], [3, 2, 1]),
+    (["1.0", "1", "1e0"], [1, 2, 3]),       # equal: the order of the file
+    (["2020-01-01T00:00:00.000000002", "2020-01-01T00:00:00.000000001", "2020-01-01"], [3, 2, 1]),
+])
+@pytest.mark.parametrize("name", ["a.csv", "a.inter"])
+def test_times_in_text_keep_their_order(tmp_path, times, order, name):
+    rows = [("al", item, t) for item, t in zip("abc", times)]
+    path = csv_file(tmp_path, rows, name=name)
+    if name == "a.inter":
+        path.write_text(path.read_text().replace(",", "\t"))
+    assert sequences(load_interactions(path)) == [order]
+
+
+# What a column can be.
+
+@pytest.mark.parametrize("role", ["user", "item", "time"])
+@pytest.mark.parametrize("nested", [
+    pyarrow.array([[1]] * 6), pyarrow.array([{"a": 1}] * 6),
+    pyarrow.array([[(1, 2)]] * 6, pyarrow.map_(pyarrow.int64(), pyarrow.int64())),
+    pyarrow.array([[1, 2]] * 6, pyarrow.list_(pyarrow.int64(), 2)),
+], ids=lambda array: str(array.type))
+def test_nested_columns_are_refused(tmp_path, role, nested):
+    path = parquet_file(tmp_path, **{"user": pyarrow.array(["a"] * 6), role: nested})
+    with pytest.raises(ValueError, match=rf"a.parquet cannot be read .*column {role} holds .*plain values"):
+        load_interactions(path)
+
+
+def test_categories_and_time_zones(tmp_path):
+    pd.DataFrame({"user": pd.Categorical(["b", "b", "a"] * 2), "item": pd.Categorical([30, 20, 10] * 2),
+                  "time": pd.date_range("2020-01-01", periods=6, tz="Asia/Tokyo")[::-1]}).to_parquet(
+                      tmp_path / "a.parquet")
+    data = load_interactions(tmp_path / "a.parquet")
+    assert data.user_ids == ("b",) and data.item_ids == (None, 30, 20) and sequences(data) == [[2, 1, 2, 1]]
+
+
+@pytest.mark.parametrize("header, arguments", [
+    (("user_id", "user_id", "item_id", "time"), {}), (("user_id", "item_id", "time", "item_id"), {}),
+    (("user_id", "item_id", "x", "x"), {"timestamp": "x"})])
+@pytest.mark.parametrize("kind", ["csv", "inter", "parquet"])
+def test_a_column_that_stands_twice_is_refused(tmp_path, kind, header, arguments):
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table([pyarrow.array([1, 2, 3])] * 4, names=header), path)
+    else:
+        path.write_text("\n".join(("\t" if kind == "inter" else ",").join(row) for row in (header, *["1234"] * 3)))
+    twice = next(name for name in header if header.count(name) > 1)
+    with pytest.raises(ValueError, match=f"columns {', '.join(header)}: {twice} stands there 2 times; rename all but"):
+        load_interactions(path, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_column_that_is_not_used_may_stand_twice(tmp_path, kind):
+    path, names = tmp_path / f"a.{kind}", ["x", "user", "x", "item", "x", "time"]
+    columns = [[9] * 6, ["a"] * 6, [8] * 6, list("abcdef"), [7] * 6, list(range(6, 0, -1))]
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table([pyarrow.array(c) for c in columns], names=names), path)
+    else:
+        path.write_text("\n".join(",".join(map(str, row)) for row in (names, *zip(*columns))))
+    data = load_interactions(path)
+    assert data.item_ids == (None, *"abcdef") and sequences(data) == [[6, 5, 4, 3, 2, 1]]
+
+
+# Files that are none.
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".csv", "x/" * 5000 + "a.parquet", "loop.csv", "loop.csv/a.inter"])
+def test_names_that_lead_nowhere(tmp_path, name):
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        load_interactions(tmp_path / name)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("odd"), NotImplementedError("odd"), KeyError("odd"),
+                                   RecursionError("odd"), OverflowError("odd"), OSError("odd"), AttributeError("odd")])
+def test_whatever_a_reader_raises_is_one_sentence(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+    monkeypatch.setattr(pd, "read_csv", fail)
+    reason = rf"\({type(error).__name__}(: '?odd'?)?\)"
+    with pytest.raises(ValueError, match=f"mine.csv cannot be read as a .csv file {reason}"):
+        load_interactions(csv_file(tmp_path))
+
+
+def test_text_that_is_no_utf_8_in_parquet(tmp_path):
+    wrong = pyarrow.array([b"\xff\xfe"] * 6).view(pyarrow.string())
+    with pytest.raises(ValueError, match="a.parquet cannot be read as a .parquet file .*UTF8"):
+        load_interactions(parquet_file(tmp_path, wrong))
+
+
+def test_long_values_and_many_columns_are_shortened(tmp_path):
+    with pytest.raises(ValueError, match="line 2") as told:
+        load_interactions(csv_file(tmp_path, [("al", "tea", "x" * 100_000)]))
+    assert len(str(told.value)) < 500
+    with pytest.raises(ValueError, match="known to be the user") as told:
+        load_interactions(csv_file(tmp_path, header=[f"column{i}" for i in range(10_000)]))
+    assert len(str(told.value)) < 1500
+
+
+@pytest.mark.parametrize("kind", ["csv", "inter", "parquet"])
+def test_whatever_is_damaged_only_a_value_error_comes(tmp_path, kind):
+    packed = io.BytesIO()
+    pd.DataFrame(ROWS, columns=["user", "item", "time"]).to_parquet(packed)
+    text = "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in ROWS)
+    content = {"csv": text.encode(), "inter": text.replace(",", "\t").encode(), "parquet": packed.getvalue()}[kind]
+    path, chance, told = tmp_path / f"a.{kind}", random.Random(kind), 0
+    for _ in range(150):
+        damaged = bytearray(content[:chance.randrange(1, len(content))] if chance.random() < 0.2 else content)
+        for _ in range(chance.choice((1, 2, 5))):
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            load_interactions(path)     # a letter of an id may change without harm
+        except ValueError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            told += 1
+    assert told

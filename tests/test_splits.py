@@ -261,3 +261,19 @@ def test_examples_move_to_another_device_as_a_whole():
     moved = examples.to("meta")
     assert {x.device.type for x in (moved.items, moved.first, moved.target)} == {"meta"}
     assert gathered(examples.to("cpu")) == gathered(examples)
+
+
+# Sizes that are none.
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "5", None])
+def test_sizes_that_are_none(value):
+    with pytest.raises(ValueError, match="max_length must be a whole number of at least 1, but it is"):
+        leave_one_out(random_data(0), "test", value)
+    for name, arguments in (("batch_size", {"batch_size": value}), ("window", {"batch_size": 2, "window": value})):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, but it is"):
+            length_batches(torch.ones(3), **arguments, generator=seeded(0))
+
+
+@pytest.mark.parametrize("generator", [None, seeded(0)])
+def test_no_examples_make_no_batches(generator):
+    assert length_batches(torch.ones(0), 4, generator) == []
