@@ -46,7 +46,7 @@ STATE = jsonschema.Draft202012Validator(_object({
     **_BEST, "finished": {"type": ["string", "null"]},
     "files": _object({"last": _FILE}, {"best": _FILE, "before": _FILE}),
 }, {
-    "version": _TEXT, "processes": {"type": "integer", "minimum": 1},
+    "version": _TEXT, "numbering": _TEXT, "processes": {"type": "integer", "minimum": 1},
     "before": {"oneOf": [{"type": "null"}, _object(_BEST)]},
     "stale": {"type": "array", "items": _FILE}, "scheduler": {},                    # the last of format 1
 }))
@@ -236,7 +236,7 @@ def shapes(model):
 def load_model(directory, device="cpu"):
     """The trained DiffuRec of a checkpoint directory, with its best weights, in evaluation mode.
 
-    It remembers the checksum of the data it was trained on, and `evaluate` refuses others. CheckpointError when there is
+    It remembers how the items of its data are numbered, and `evaluate` refuses other data. CheckpointError when there is
     no checkpoint, no validation yet, or a file is damaged; ValueError for a device that is not to be had.
     """
     device, checkpoint = distributed.choose_device(device), Checkpoint(directory)
@@ -261,7 +261,7 @@ def load_model(directory, device="cpu"):
     with torch.random.fork_rng(devices=[]):                                      # its initial weights are not kept
         model = DiffuRec(state["num_items"], config)
     model.load_state_dict(weights)
-    model.data_checksum = state["data"]
+    model.numbering = state.get("numbering")                                    # format 1 does not know it
     return model.to(device).eval()
 
 

@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from .checks import whole
+
 MIN_INTERACTIONS = 3    # leave-one-out takes one for test, one for validation, and leaves one to start from
 MOST = 2**31 - 1        # items and interactions: ids, and positions in the flat array, are 32 bits wide
 
@@ -68,15 +70,14 @@ class Dataset:
     notes: tuple = ()           # sentences: what was dropped, what is odd
     user_ids: tuple | None = None   # [U] the ids in the user's own file
     item_ids: tuple | None = None   # [I + 1] the same for items, item_ids[0] is None
+    numbered_as: str | None = None  # `numbering` of the data whose item numbers these are; None: they are their own
 
     def __post_init__(self):
         def require(condition, sentence):
             if not condition:
                 raise ValueError(f"{self.name}: {sentence}")
 
-        whole = isinstance(self.num_items, (int, np.integer)) and not isinstance(self.num_items, bool)
-        require(whole and 1 <= self.num_items <= MOST,
-                f"num_items must be a whole number of at least 1 and at most {MOST}, but it is {self.num_items!r}.")
+        object.__setattr__(self, "num_items", whole(self.num_items, f"{self.name}: num_items", most=MOST))
         for field in ("items", "offsets"):
             array = getattr(self, field)
             require(isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in "iu",
@@ -102,7 +103,6 @@ class Dataset:
             array = np.ascontiguousarray(getattr(self, field), dtype=kind).view()
             array.flags.writeable = False
             object.__setattr__(self, field, array)
-        object.__setattr__(self, "num_items", int(self.num_items))
 
     @property
     def num_users(self):
@@ -119,6 +119,16 @@ class Dataset:
         digest.update(self.offsets.astype("<i8").tobytes())
         digest.update(self.items.astype("<i4").tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def numbering(self):
+        """What says which item a number stands for: data of one numbering suit one model. A sha256, hex.
+
+        It is of the checksum and the item ids, so that two files are alike only where all their rows are; a part of a
+        data set, or data made from it, name the whole in `numbered_as`.
+        """
+        ids = self.item_ids and [str(item) for item in self.item_ids]
+        return self.numbered_as or hashlib.sha256(repr((self.checksum, ids)).encode()).hexdigest()
 
     def summary(self):
         """The numbers of the data set, where it came from and what to know of it, as a few lines of text."""

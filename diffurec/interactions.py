@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .checks import whole
 from .dataset import MIN_INTERACTIONS, MOST, Dataset, in_time_order, told
 
 # Column names that are understood, in lower case and without anything but letters and digits.
@@ -40,8 +41,7 @@ def load_interactions(path, user=None, item=None, timestamp=None, k_core=None, n
     missing or no time, or nothing is left.
     """
     path = Path(path)
-    if k_core is not None and (isinstance(k_core, bool) or not isinstance(k_core, (int, np.integer)) or k_core < 1):
-        raise ValueError(f"k_core must be a whole number of at least 1, or None, but it is {k_core!r}.")
+    k_core = None if k_core is None else whole(k_core, "k_core")
     read_columns, read = _reader(path)
     columns = _columns(path, read_columns(), {"user": user, "item": item, "timestamp": timestamp})
     table = read(list(columns.values())).set_axis(list(columns), axis=1)

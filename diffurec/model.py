@@ -139,7 +139,7 @@ class DiffuRec(nn.Module):
     def __init__(self, num_items, config=ModelConfig()):
         super().__init__()
         self.num_items, self.config = whole(num_items, "num_items"), config
-        self.data_checksum = None           # of the data it was trained on; None: not trained
+        self.numbering = None       # `Dataset.numbering` of the data it was trained on; None: not trained
         d = config.hidden_size
         self.item_embedding = nn.Embedding(num_items + 1, d, padding_idx=0)
         nn.init.normal_(self.item_embedding.weight, std=config.embedding_std)

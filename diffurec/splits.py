@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .checks import whole
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -35,11 +37,6 @@ class Examples:
         return histories.long(), self.items[target.squeeze(1)].long()
 
 
-def _require_whole(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, but it is {value!r}.")
-
-
 def leave_one_out(data, split, max_length):
     """The examples of a split: test predicts each user's last item, validation the one before, train all earlier ones.
 
@@ -48,7 +45,7 @@ def leave_one_out(data, split, max_length):
     """
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
-    _require_whole("max_length", max_length)
+    max_length = whole(max_length, "max_length")
     begin, end = data.offsets[:-1], data.offsets[1:]                            # [U] positions in data.items
     if split == "train":
         counts = np.maximum(end - begin - 3, 0)                                 # targets begin+1 .. end-3
@@ -68,8 +65,7 @@ def length_batches(lengths, batch_size, generator=None, window=64):
     With a generator: shuffled, then sorted by length within windows of `window` batches, and the batches shuffled, so
     that every example comes once an epoch and its companions change. Without: sorted by length over all.
     """
-    _require_whole("batch_size", batch_size)
-    _require_whole("window", window)
+    batch_size, window = whole(batch_size, "batch_size"), whole(window, "window")
     if not len(lengths):
         return []
 

@@ -63,7 +63,7 @@ def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=
     run = _Run(model, data, config, device, checkpoint)
     say = log if log and distributed.rank() == 0 else lambda line: None
     with run.opened(resume, say), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model.data_checksum = data.checksum
+        model.numbering = data.numbering
         _train(run, data, examples, say)                                         # the caller's random numbers stay as they are
     say(f"{run.history.finished} Kept: the weights of epoch {run.history.best_epoch}.")
     return run.history
@@ -145,7 +145,7 @@ class _Run:
         # What must agree for a resumed run to be the same run, to the last bit.
         self.identity = {
             "version": __version__, "processes": distributed.world_size(), "num_items": model.num_items,
-            "data": data.checksum, "model": asdict(model.config), "train": training_settings(config),
+            "data": data.checksum, "numbering": data.numbering, "model": asdict(model.config), "train": training_settings(config),
         }
         self.checkpoint = None if directory is None else Checkpoint(directory)
         if distributed.world_size() > 1:

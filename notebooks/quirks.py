@@ -101,7 +101,8 @@ def cut_into_pieces(data, least, most, count, seed=0):
     pieces = [p for p in pieces if len(p) >= least]
     drawn = [pieces[i] for i in np.sort(generator.choice(len(pieces), count, replace=False))]
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in drawn])])
-    return Dataset(f"pieces of {data.name}", data.num_items, np.concatenate(drawn), offsets)
+    return Dataset(
+        f"pieces of {data.name}", data.num_items, np.concatenate(drawn), offsets, numbered_as=data.numbering)
 
 
 def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3):

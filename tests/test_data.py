@@ -213,7 +213,7 @@ def test_checksum_is_of_the_documented_bytes():
     ({"offsets": [0]}, "at least one user"),
     ({"num_items": 0}, "num_items must be a whole number"),
     ({"num_items": True}, "num_items must be a whole number"),
-    ({"num_items": 2**31}, "num_items must be .* at most 2147483647, but it is 2147483648"),
+    ({"num_items": 2**31}, "num_items must be .* between 1 and 2147483647, but it is 2147483648"),
     ({"items": [1, 2, 2**32 + 1]}, "the first of them 4294967297"),        # 1, if it were cut to 32 bits
     ({"offsets": [0, 2**62, 2**63 - 1, -2**62, 3]}, "offsets must not fall"),      # the differences overflow
     ({"titles": ("",)}, "titles must have 4 entries"),
