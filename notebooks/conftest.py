@@ -17,7 +17,7 @@ from decimal import Decimal
 TAG = "trained"
 RELATIVE = Decimal("0.01")
 
-# A sign, digits with or without thousands separators, decimals, an exponent; no part of a name or a version (v1.5, 2.13.0).
+# A sign, digits with or without thousands separators, decimals, an exponent; not within a name or version: v1.5, 2.13.0.
 NUMBER = re.compile(r"((?<![\w.])[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)\.\d+(?:e[-+]?\d+)?(?!\.?\d))")
 
 

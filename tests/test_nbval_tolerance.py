@@ -68,7 +68,8 @@ def cell(tagged, form, committed, now, _):
         source, output = f"print({now!r}, end='')", new_output("stream", name="stdout", text=committed)
     else:
         source = f"from IPython.display import HTML, display\ndisplay(HTML({now!r}))"
-        output = new_output("display_data", {"text/html": committed, "text/plain": "<IPython.core.display.HTML object>"})
+        plain = "<IPython.core.display.HTML object>"
+        output = new_output("display_data", {"text/html": committed, "text/plain": plain})
     return new_code_cell(source, outputs=[output], execution_count=1, metadata={"tags": ["trained"] if tagged else []})
 
 
