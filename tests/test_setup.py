@@ -374,7 +374,7 @@ def test_a_notebook_is_committed_as_run_from_top_to_bottom(path):
     assert str(ROOT) not in json.dumps(outputs)
 
 
-TAGS = {"trained", "parameters", "nbval-ignore-output", "movielens", "widget"}      # one misspelt would be obeyed by nothing
+TAGS = {"trained", "parameters", "nbval-ignore-output", "movielens", "widget"}  # what is misspelt tells nothing
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
