@@ -27,13 +27,14 @@ OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 
 help:
-	@echo "make report   train and evaluate the small example (some minutes): reports/quickstart.html"
-	@echo "make test     run the tests, then every notebook, and compare the outputs with the committed ones"
-	@echo "make test-avx2  repeat the tests of the fast forms and some notebooks as on a processor without AVX-512"
-	@echo "make lab      open the notebooks in JupyterLab"
-	@echo "make bench    measure the speed (over an hour, on an idle machine): reports/benchmark"
-	@echo "make data     fetch MovieLens-100K, so that the rest works without a network"
-	@echo "make help     show these lines"
+	@echo "make report      train and evaluate the small example (some minutes): reports/quickstart.html"
+	@echo "make test        run the tests, then every notebook, and compare the outputs with the committed ones"
+	@echo "make test-avx2   repeat the tests of the fast forms and some notebooks as on a processor without AVX-512"
+	@echo "make bad-inputs  write docs/bad-inputs.md, what is said of each bad input, from the tests"
+	@echo "make lab         open the notebooks in JupyterLab"
+	@echo "make bench       measure the speed (over an hour, on an idle machine): reports/benchmark"
+	@echo "make data        fetch MovieLens-100K, so that the rest works without a network"
+	@echo "make help        show these lines"
 
 # The stamp is written last and holds this folder's path. So an interrupted set-up is not taken for a whole one, nor
 # that of a folder moved or copied, whose diffurec would be the one at the old place: `sound` is empty, .venv made anew.
@@ -106,10 +107,13 @@ test-avx2: data
 	$(NBVAL) --nbval-sanitize-with=notebooks/sanitize.cfg $(AVX2_NOTEBOOKS:%=$(AVX2)/notebooks/%.ipynb) || failed=1; \
 	exit $$failed
 
+bad-inputs: $(STAMP)
+	@$(RUN) -m pytest -q --write-bad-inputs
+
 bench: $(STAMP)
 	@$(RUN) benchmarks/bench.py
 
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test test-avx2 bench lab
+.PHONY: help report data test test-avx2 bad-inputs bench lab

@@ -129,7 +129,7 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    targets = ["report", "test", "test-avx2", "lab", "bench", "data", "help"]
+    targets = ["report", "test", "test-avx2", "bad-inputs", "lab", "bench", "data", "help"]
     assert [line.split()[1] for line in done.stdout.splitlines()] == targets
     assert not (copy / ".venv").exists()
 
@@ -151,22 +151,25 @@ BROKEN = {
 
 @pytest.mark.parametrize("target", ["data", "report"])
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_missing_is_named_in_one_sentence(copy, tmp_path, case, target):
+def test_what_is_missing_is_named_in_one_sentence(copy, tmp_path, case, target, told):
     text, sentence = BROKEN[case]
     python = script(tmp_path, "fake python", text) if text else str(tmp_path / "nowhere")
     done = make(copy, target, f"PYTHON={python}")
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode != 0
     assert len(said) == 1 and sentence in said[0]
+    told(f"Python: {case}", said[0])
     assert not (copy / ".venv" / "set-up-in").exists()
 
 
-def test_no_package_index_is_named_and_leaves_no_stamp(copy):
+def test_no_package_index_is_named_and_leaves_no_stamp(copy, told):
     (copy / "requirements.txt").write_text("torch==2.13.0\n")       # pip asks for each line in turn, in vain
     done = make(copy, "data", f"PYTHON={sys.executable}", PIP_INDEX_URL="http://127.0.0.1:9/", PIP_EXTRA_INDEX_URL="",
                 PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="", PIP_NO_CACHE_DIR="1", PIP_RETRIES="1")
     assert done.returncode != 0
-    assert "pip cannot reach a package index" in done.stderr
+    said, *_ = done.stderr.splitlines()
+    assert said.startswith("pip cannot reach a package index")
+    told("no package index", re.sub(r" \(.*", "", said))       # what follows is pip's own
     assert not (copy / ".venv" / "set-up-in").exists()
 
 
