@@ -81,13 +81,14 @@ report: $(STAMP)
 data: $(STAMP)
 	@$(RUN) -m diffurec.fetch ml-100k
 
-NBVAL := $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600
+NBVAL := $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --durations=10 \
+	--nbval-sanitize-with=notebooks/sanitize.cfg
 
 # All parts run, whatever comes of the first. nbval takes this Python's kernel, whatever a notebook names.
 test: data
 	@failed=0; \
 	$(RUN) -m pytest -q || failed=1; \
-	$(NBVAL) --nbval-sanitize-with=notebooks/sanitize.cfg notebooks || failed=1; \
+	$(NBVAL) notebooks || failed=1; \
 	$(RUN) tests/notebook_figures.py || failed=1; \
 	exit $$failed
 
@@ -95,16 +96,15 @@ test: data
 # trained so too. (Three names, because three libraries choose instructions; MKL obeys on Intel's processors alone.)
 AVX2 := runs/avx2
 AVX2_NOTEBOOKS := 04_the_approximator solutions/04_the_approximator
-test-avx2: export ATEN_CPU_CAPABILITY = avx2
-test-avx2: export ONEDNN_MAX_CPU_ISA = AVX2
-test-avx2: export MKL_ENABLE_INSTRUCTIONS = AVX2
+AS_AVX2 := env ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
 test-avx2: data
-	@$(RUN) -c 'import torch; kind = torch.backends.cpu.get_cpu_capability(); print("Instructions:", kind); \
+	@$(AS_AVX2) $(RUN) -c 'import torch; kind = torch.backends.cpu.get_cpu_capability(); print("Instructions:", kind); \
 	exit("ATEN_CPU_CAPABILITY is not obeyed." if "512" in kind else 0)'
 	@rm -rf $(AVX2) && mkdir -p $(AVX2) && cp -R notebooks $(AVX2) && ln -s "$(CURDIR)/reports" $(AVX2)
 	@failed=0; \
-	$(RUN) -m pytest -q tests/test_fast.py || failed=1; \
-	$(NBVAL) --nbval-sanitize-with=notebooks/sanitize.cfg $(AVX2_NOTEBOOKS:%=$(AVX2)/notebooks/%.ipynb) || failed=1; \
+	$(AS_AVX2) $(RUN) -m pytest -q tests/test_fast.py || failed=1; \
+	$(AS_AVX2) $(NBVAL) $(AVX2_NOTEBOOKS:%=$(AVX2)/notebooks/%.ipynb) || failed=1; \
 	exit $$failed
 
 bad-inputs: $(STAMP)

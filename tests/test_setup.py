@@ -96,6 +96,7 @@ def test_conda_installs_the_same_list():
     assert environment["name"] == "diffurec"
     assert packages == ["python=3.11", "pip"]
     assert from_pip == {"pip": ["-r requirements.txt", "-e ."]}
+    assert environment["variables"] == {"OMP_WAIT_POLICY": "passive"}       # as make
     assert packages[0].split("=")[1] in SpecifierSet(PROJECT["requires-python"])
 
 
