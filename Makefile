@@ -5,20 +5,36 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-# Nothing of the caller's own environment reaches the programs: neither packages, nor kernels, nor where pip installs.
-unexport PYTHONPATH PYTHONHOME JUPYTER_PATH PIP_TARGET PIP_PREFIX PIP_CONSTRAINT
+# What reaches the programs of the caller's environment: where data are and are kept (DIFFUREC_DATA_DIR,
+# DIFFUREC_CACHE_DIR), the number of threads and how they wait (OMP_*, GOMP_*, KMP_*, MKL_*, OPENBLAS_*), which
+# instructions are used (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA, MKL_ENABLE_INSTRUCTIONS), GPUs (CUDA_*, NVIDIA_*,
+# PYTORCH_*ALLOC_CONF), and what the system needs (PATH, HOME, TMPDIR, LANG, proxies, ...). Whatever else would change
+# what is computed, drawn, printed or tested does not: packages, kernels, start-up files, a process group of torchrun.
+CALLERS := PYTHON% PYTEST% HYPOTHESIS% IPYTHON% JUPYTER% MPLBACKEND MATPLOTLIB% TORCH% PYTORCH% NPY_% NUMPY% PANDAS% \
+	SCIPY% SKLEARN% TQDM% PIP_TARGET PIP_PREFIX PIP_CONSTRAINT \
+	RANK LOCAL_RANK GROUP_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+unexport $(filter-out PYTORCH%ALLOC_CONF JUPYTER_RUNTIME_DIR,$(filter $(CALLERS),$(.VARIABLES)))
 export PYTHONNOUSERSITE = 1
 export JUPYTER_PREFER_ENV_PATH = 1
 export PIP_USER = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# In their place, settings in the home directory are not read either: matplotlib's file, IPython's start-up files.
+export MATPLOTLIBRC = /dev/null
+export IPYTHONDIR = $(CURDIR)/$(VENV)/ipython
+# Waiting threads sleep instead of spinning: beside a busy process spinning makes training ten times slower. It changes
+# no result. Read when torch loads its OpenMP, GNU's on Linux and LLVM's on macOS.
+OMP_WAIT_POLICY ?= passive
+export OMP_WAIT_POLICY
 
 help:
-	@echo "make report   train and evaluate the small example (some minutes): reports/quickstart.html"
-	@echo "make test     run the tests, then every notebook, and compare the outputs with the committed ones"
-	@echo "make lab      open the notebooks in JupyterLab"
-	@echo "make bench    measure the speed (over an hour, on an idle machine): reports/benchmark"
-	@echo "make data     fetch MovieLens-100K, so that the rest works without a network"
-	@echo "make help     show these lines"
+	@echo "make report      train and evaluate the small example (some minutes): reports/quickstart.html"
+	@echo "make test        run the tests, then every notebook, and compare the outputs with the committed ones"
+	@echo "make test-avx2   repeat the tests of the fast forms and some notebooks as on a processor without AVX-512"
+	@echo "make bad-inputs  write docs/bad-inputs.md, what is said of each bad input, from the tests"
+	@echo "make lab         open the notebooks in JupyterLab"
+	@echo "make bench       measure the speed (over an hour, on an idle machine): reports/benchmark"
+	@echo "make data        fetch MovieLens-100K, so that the rest works without a network"
+	@echo "make help        show these lines"
 
 # The stamp is written last and holds this folder's path. So an interrupted set-up is not taken for a whole one, nor
 # that of a folder moved or copied, whose diffurec would be the one at the old place: `sound` is empty, .venv made anew.
@@ -65,16 +81,34 @@ report: $(STAMP)
 data: $(STAMP)
 	@$(RUN) -m diffurec.fetch ml-100k
 
-# Both parts run, whatever comes of the first. nbval takes this Python's kernel, whatever a notebook names.
+NBVAL := $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --durations=10 \
+	--nbval-sanitize-with=notebooks/sanitize.cfg
+
+# All parts run, whatever comes of the first. nbval takes this Python's kernel, whatever a notebook names.
 test: data
 	@failed=0; \
 	$(RUN) -m pytest -q || failed=1; \
-	if [ -n "$$(find notebooks -name .ipynb_checkpoints -prune -o -name '*.ipynb' -print)" ]; then \
-	$(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
-	--nbval-sanitize-with=notebooks/sanitize.cfg notebooks || failed=1; \
+	$(NBVAL) notebooks || failed=1; \
 	$(RUN) tests/notebook_figures.py || failed=1; \
-	else echo "There are no notebooks to compare."; fi; \
 	exit $$failed
+
+# As on a processor without AVX-512: the fast forms' tests, and notebooks in a folder of their own, so that the model is
+# trained so too. (Three names, because three libraries choose instructions; MKL obeys on Intel's processors alone.)
+AVX2 := runs/avx2
+AVX2_NOTEBOOKS := 04_the_approximator solutions/04_the_approximator
+AS_AVX2 := env ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
+test-avx2: data
+	@$(AS_AVX2) $(RUN) -c 'import torch; kind = torch.backends.cpu.get_cpu_capability(); print("Instructions:", kind); \
+	exit("ATEN_CPU_CAPABILITY is not obeyed." if "512" in kind else 0)'
+	@rm -rf $(AVX2) && mkdir -p $(AVX2) && cp -R notebooks $(AVX2) && ln -s "$(CURDIR)/reports" $(AVX2)
+	@failed=0; \
+	$(AS_AVX2) $(RUN) -m pytest -q tests/test_fast.py || failed=1; \
+	$(AS_AVX2) $(NBVAL) $(AVX2_NOTEBOOKS:%=$(AVX2)/notebooks/%.ipynb) || failed=1; \
+	exit $$failed
+
+bad-inputs: $(STAMP)
+	@$(RUN) -m pytest -q --write-bad-inputs
 
 bench: $(STAMP)
 	@$(RUN) benchmarks/bench.py
@@ -82,4 +116,4 @@ bench: $(STAMP)
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test bench lab
+.PHONY: help report data test test-avx2 bad-inputs bench lab

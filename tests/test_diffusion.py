@@ -112,9 +112,9 @@ def test_truncated_cosine_is_its_alpha_bar_one_step_late(num_steps):
     np.testing.assert_allclose(np.cumprod(1 - NOISE_SCHEDULES["truncated_cosine"](num_steps)), expected, rtol=1e-9)
 
 
-def test_a_schedule_that_leaves_0_to_1_is_refused(monkeypatch):
+def test_a_schedule_that_leaves_0_to_1_is_refused(monkeypatch, refused):
     monkeypatch.setitem(NOISE_SCHEDULES, "steep", lambda num_steps: np.linspace(0.5, 1.5, num_steps))
-    with pytest.raises(ValueError, match=r"steep schedule leaves \(0, 1\] at 4 steps"):
+    with refused("a schedule outside (0, 1]", ValueError, match=r"steep schedule leaves \(0, 1\] at 4 steps"):
         GaussianDiffusion(4, "steep")
 
 
@@ -258,8 +258,8 @@ def test_respaced_steps_are_evenly_spaced():
 
 
 @pytest.mark.parametrize("wanted", [0, -1, 33, 1000])
-def test_a_number_of_steps_out_of_range_is_refused(wanted):
-    with pytest.raises(ValueError, match=rf"between 1 and 32, but it is {wanted}\."):
+def test_a_number_of_steps_out_of_range_is_refused(wanted, refused):
+    with refused(f"{wanted} of 32 reverse steps", ValueError, match=rf"between 1 and 32, but it is {wanted}\."):
         GaussianDiffusion(32).respaced_steps(wanted)
 
 

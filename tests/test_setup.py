@@ -96,6 +96,7 @@ def test_conda_installs_the_same_list():
     assert environment["name"] == "diffurec"
     assert packages == ["python=3.11", "pip"]
     assert from_pip == {"pip": ["-r requirements.txt", "-e ."]}
+    assert environment["variables"] == {"OMP_WAIT_POLICY": "passive"}       # as make
     assert packages[0].split("=")[1] in SpecifierSet(PROJECT["requires-python"])
 
 
@@ -129,7 +130,8 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    assert [line.split()[1] for line in done.stdout.splitlines()] == ["report", "test", "lab", "bench", "data", "help"]
+    targets = ["report", "test", "test-avx2", "bad-inputs", "lab", "bench", "data", "help"]
+    assert [line.split()[1] for line in done.stdout.splitlines()] == targets
     assert not (copy / ".venv").exists()
 
 
@@ -150,22 +152,25 @@ BROKEN = {
 
 @pytest.mark.parametrize("target", ["data", "report"])
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_missing_is_named_in_one_sentence(copy, tmp_path, case, target):
+def test_what_is_missing_is_named_in_one_sentence(copy, tmp_path, case, target, told):
     text, sentence = BROKEN[case]
     python = script(tmp_path, "fake python", text) if text else str(tmp_path / "nowhere")
     done = make(copy, target, f"PYTHON={python}")
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode != 0
     assert len(said) == 1 and sentence in said[0]
+    told(f"Python: {case}", said[0])
     assert not (copy / ".venv" / "set-up-in").exists()
 
 
-def test_no_package_index_is_named_and_leaves_no_stamp(copy):
+def test_no_package_index_is_named_and_leaves_no_stamp(copy, told):
     (copy / "requirements.txt").write_text("torch==2.13.0\n")       # pip asks for each line in turn, in vain
     done = make(copy, "data", f"PYTHON={sys.executable}", PIP_INDEX_URL="http://127.0.0.1:9/", PIP_EXTRA_INDEX_URL="",
                 PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="", PIP_NO_CACHE_DIR="1", PIP_RETRIES="1")
     assert done.returncode != 0
-    assert "pip cannot reach a package index" in done.stderr
+    said, *_ = done.stderr.splitlines()
+    assert said.startswith("pip cannot reach a package index")
+    told("no package index", re.sub(r" \(.*", "", said))       # what follows is pip's own
     assert not (copy / ".venv" / "set-up-in").exists()
 
 
@@ -222,32 +227,121 @@ def test_what_the_caller_has_set_for_python_does_not_reach_it(copy, tmp_path):
         assert (copy / "log").read_text().split() == expected
 
 
-def test_both_parts_of_the_tests_run_and_either_fails_the_whole(copy, tmp_path):
-    fails = FAKE.replace('*"-m diffurec"*', '*"pytest -q"*) echo tests >> log; [ ! -e red ] ;;\n'
-                                            '*nbval*) echo notebooks >> log; [ ! -e stale ] ;;\n*"-m diffurec"*')
-    python = script(tmp_path, "python", fails)
+# Each would change what is computed, drawn, printed or tested, or stop it.
+CALLERS = {
+    "MPLBACKEND": "TkAgg", "PYTHONPATH": "elsewhere", "PYTHONHOME": "/nowhere", "PYTHONSTARTUP": "start.py",
+    "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "7", "PYTHONSAFEPATH": "1",
+    "PYTEST_ADDOPTS": "-x", "PYTEST_PLUGINS": "none", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "IPYTHON_CONFIG": "/nowhere", "JUPYTER_PATH": "/nowhere", "JUPYTER_CONFIG_DIR": "/nowhere",
+    "JUPYTER_CONFIG_PATH": "/nowhere", "JUPYTER_DATA_DIR": "/nowhere", "TORCH_LOGS": "all", "TORCHDYNAMO_DISABLE": "1",
+    "PYTORCH_JIT": "0", "NPY_DISABLE_CPU_FEATURES": "AVX2", "SCIPY_ARRAY_API": "1", "SKLEARN_ASSUME_FINITE": "1",
+    "TQDM_DISABLE": "1", "PIP_TARGET": "elsewhere",
+    "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "1",
+}
+OURS_INSTEAD = {"MATPLOTLIBRC": "/r", "IPYTHONDIR": "/nowhere", "PYTHONNOUSERSITE": "", "JUPYTER_PREFER_ENV_PATH": "0"}
+REACH = {
+    "DIFFUREC_DATA_DIR": "/data", "DIFFUREC_CACHE_DIR": "/cache", "OMP_NUM_THREADS": "3", "GOMP_SPINCOUNT": "0",
+    "MKL_NUM_THREADS": "3", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "CUDA_VISIBLE_DEVICES": "1",
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "JUPYTER_RUNTIME_DIR": "/run", "MPLCONFIGDIR": "/fonts",
+}
 
-    def test():
+
+@pytest.fixture
+def reached(copy, tmp_path):
+    """The environment in which a target's program runs, from that of make."""
+    python = script(tmp_path, "python", FAKE.replace("echo run >> log", "env > seen"))
+
+    def run(**environment):
+        done = make(copy, "report", f"PYTHON={python}", **environment)
+        assert done.returncode == 0, done.stderr
+        return dict(line.split("=", 1) for line in (copy / "seen").read_text().splitlines() if "=" in line)
+
+    return run
+
+
+def test_only_what_is_named_there_reaches_the_programs(reached, copy):
+    seen = reached(**CALLERS, **OURS_INSTEAD, **REACH)
+    assert not CALLERS.keys() & seen.keys()
+    assert {name: seen[name] for name in REACH} == REACH
+    assert {name: seen[name] for name in OURS_INSTEAD} == {
+        "MATPLOTLIBRC": "/dev/null", "IPYTHONDIR": str(copy / ".venv" / "ipython"),
+        "PYTHONNOUSERSITE": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+
+
+def test_waiting_threads_sleep_unless_the_caller_says_otherwise(reached, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert reached()["OMP_WAIT_POLICY"] == "passive"
+    assert reached(OMP_WAIT_POLICY="active")["OMP_WAIT_POLICY"] == "active"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP says what it has read")
+def test_the_openmp_of_torch_heeds_it():
+    done = subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_DISPLAY_ENV": "verbose"})
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr and "GOMP_SPINCOUNT = '0'" in done.stderr
+
+
+def test_matplotlib_reads_an_empty_file_instead_of_the_callers(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("figure.dpi: 7\n")
+    show = "import matplotlib; print(matplotlib.rcParams['figure.dpi'])"
+    outer = {key: value for key, value in os.environ.items() if key != "MATPLOTLIBRC"}
+    for rc, dpi in (({}, "7.0"), ({"MATPLOTLIBRC": os.devnull}, "100.0")):
+        done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, timeout=120,
+                              env={**outer, "MPLCONFIGDIR": str(tmp_path), **rc})
+        assert (done.stdout.strip(), done.stderr) == (dpi, "")
+
+
+PARTS = FAKE.replace('*"-m diffurec"*', """*test_fast*) echo fast >> log; env > seen; [ ! -e red ] ;;
+*notebook_figures*) echo figures >> log; [ ! -e unreadable ] ;;
+*nbval*) echo notebooks >> log; echo "$*" > compared; [ ! -e stale ] ;;
+*"pytest -q"*) echo tests >> log; [ ! -e red ] ;;
+*get_cpu_capability*) echo capability >> log; [ ! -e disobedient ] ;;
+*"-m diffurec"*""")
+
+
+@pytest.fixture
+def parts(copy, tmp_path):
+    """A target's success and which parts ran, when the file named here makes one of them fail."""
+    python = script(tmp_path, "python", PARTS)
+    (copy / "notebooks").mkdir()
+
+    def run(target, failing="nothing"):
         (copy / "log").write_text("")
-        done = make(copy, "test", f"PYTHON={python}")
-        return done.returncode == 0, (copy / "log").read_text().split()[-2:]
+        (copy / failing).touch()
+        done = make(copy, target, f"PYTHON={python}")
+        (copy / failing).unlink()
+        log = (copy / "log").read_text().split()
+        return done.returncode == 0, log[log.index("run") + 1:]
 
-    (copy / "notebooks" / ".ipynb_checkpoints").mkdir(parents=True)
-    (copy / "notebooks" / ".ipynb_checkpoints" / "a.ipynb").touch()
-    assert test() == (True, ["run", "tests"])
-    (copy / "notebooks" / "a.ipynb").touch()
-    assert test() == (True, ["tests", "notebooks"])
-    (copy / "red").touch()
-    assert test() == (False, ["tests", "notebooks"])
-    (copy / "red").unlink()
-    (copy / "stale").touch()
-    assert test() == (False, ["tests", "notebooks"])
+    return run
 
 
-def test_ci_runs_the_tests():
+def test_all_parts_of_the_tests_run_and_each_fails_the_whole(parts):
+    every = ["tests", "notebooks", "figures"]
+    assert parts("test") == (True, every)
+    for failing in ("red", "stale", "unreadable"):
+        assert parts("test", failing) == (False, every)
+
+
+def test_some_notebooks_are_repeated_without_avx512_and_train_there(parts, copy):
+    every = ["capability", "fast", "notebooks"]
+    (copy / "runs" / "avx2" / "runs" / "tutorial").mkdir(parents=True)      # what was trained before is not taken
+    assert parts("test-avx2") == (True, every)
+    assert not (copy / "runs" / "avx2" / "runs").exists()
+    assert {"ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2", "MKL_ENABLE_INSTRUCTIONS=AVX2"} <= set(
+        (copy / "seen").read_text().splitlines())
+    compared = [word for word in (copy / "compared").read_text().split() if word.endswith(".ipynb")]
+    assert compared and all((ROOT / word.removeprefix("runs/avx2/")).is_file() for word in compared)
+    for failing in ("red", "stale"):
+        assert parts("test-avx2", failing) == (False, every)
+    assert parts("test-avx2", "disobedient") == (False, ["capability"])
+
+
+def test_ci_runs_the_tests_on_both_kinds_of_processor():
     run = ROOT / ".ci" / "run"
     assert os.access(run, os.X_OK)
-    assert run.read_text().splitlines()[-1] == "make test"
+    assert run.read_text().splitlines()[1] == "set -euo pipefail"
+    assert run.read_text().splitlines()[-2:] == ["make test", "make test-avx2"]
 
 
 def sanitized(text):
@@ -282,6 +376,15 @@ def test_a_notebook_is_committed_as_run_from_top_to_bottom(path):
     home = re.search(r"(?<![\w.])/(home|Users|root|tmp|private|mnt|workspace|content)/[\w.-]+", json.dumps(outputs))
     assert home is None, f"an output shows a path of the machine it ran on: {home[0]}"
     assert str(ROOT) not in json.dumps(outputs)
+
+
+TAGS = {"trained", "parameters", "nbval-ignore-output", "movielens", "widget"}  # what is misspelt tells nothing
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_tag_of_a_cell_is_one_that_means_something(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert {tag for cell in cells for tag in cell["metadata"].get("tags", ())} <= TAGS
 
 
 REPORTS = sorted((ROOT / "reports").glob("*/report.html"))     # the pages of single runs are not committed
