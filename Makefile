@@ -17,6 +17,7 @@ help:
 	@echo "make test     run the tests, then every notebook, and compare the outputs with the committed ones"
 	@echo "make lab      open the notebooks in JupyterLab"
 	@echo "make bench    measure the speed (over an hour, on an idle machine): reports/benchmark"
+	@echo "make mutants  plant faults in the module and see whether the tests catch them (about an hour): tests/MUTANTS.md"
 	@echo "make data     fetch MovieLens-100K, so that the rest works without a network"
 	@echo "make help     show these lines"
 
@@ -79,7 +80,13 @@ test: data
 bench: $(STAMP)
 	@$(RUN) benchmarks/bench.py
 
+# The tool is no requirement of the tests; its parts that are used need these alone. It works in a copy of the checkout.
+# make mutants MUTANTS="splits metrics --sample 50" takes some modules and some faults.
+mutants: $(STAMP)
+	@$(RUN) -m pip install --quiet --no-deps cosmic-ray==8.7.0 stevedore==5.10.0
+	@$(RUN) tests/mutants.py $(MUTANTS)
+
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test bench lab
+.PHONY: help report data test bench mutants lab

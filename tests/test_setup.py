@@ -24,6 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
 PINS = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LINES}
 DEPENDENCIES = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+TOOLS = set(re.findall(r"([a-z-]+)==", (ROOT / "Makefile").read_text()))    # of make mutants
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 
 
@@ -73,7 +74,7 @@ def test_what_tests_and_notebooks_import_is_pinned(path):
     if path.suffix == ".ipynb":
         code = ["".join(cell["source"]) for cell in json.loads(source)["cells"] if cell["cell_type"] == "code"]
         source = "\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", text, flags=re.M) for text in code)
-    assert imported(source) <= set(PINS)
+    assert imported(source) <= set(PINS) | TOOLS
 
 
 def test_the_installed_versions_are_the_pinned_ones():
@@ -129,7 +130,7 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    assert [line.split()[1] for line in done.stdout.splitlines()] == ["report", "test", "lab", "bench", "data", "help"]
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["report", "test", "lab", "bench", "mutants", "data", "help"]
     assert not (copy / ".venv").exists()
 
 
