@@ -33,6 +33,8 @@ help:
 	@echo "make bad-inputs  write docs/bad-inputs.md, what is said of each bad input, from the tests"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       measure the speed (over an hour, on an idle machine): reports/benchmark"
+	@echo "make gpu-check   compare a GPU with the CPU, repeat a run there, measure its speed (five minutes)"
+	@echo "make mutants     plant faults in the module and see whether the tests catch them (hours): tests/MUTANTS.md"
 	@echo "make data        fetch MovieLens-100K, so that the rest works without a network"
 	@echo "make help        show these lines"
 
@@ -113,7 +115,16 @@ bad-inputs: $(STAMP)
 bench: $(STAMP)
 	@$(RUN) benchmarks/bench.py
 
+gpu-check: $(STAMP)
+	@$(RUN) benchmarks/gpu_check.py
+
+# The tool is no requirement of the tests; its parts that are used need these alone. It works in a copy of the checkout.
+# make mutants MUTANTS="splits metrics --sample 50" takes some modules and some faults.
+mutants: $(STAMP)
+	@$(RUN) -m pip install --quiet --no-deps cosmic-ray==8.7.0 stevedore==5.10.0
+	@$(RUN) tests/mutants.py $(MUTANTS)
+
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test test-avx2 bad-inputs bench lab
+.PHONY: help report data test test-avx2 bad-inputs bench gpu-check mutants lab

@@ -48,7 +48,7 @@ def leave_one_out(data, split, max_length):
     max_length = whole(max_length, "max_length")
     begin, end = data.offsets[:-1], data.offsets[1:]                            # [U] positions in data.items
     if split == "train":
-        counts = np.maximum(end - begin - 3, 0)                                 # targets begin+1 .. end-3
+        counts = end - begin - 3                                                # targets begin+1 .. end-3, perhaps none
         users = np.repeat(np.arange(len(begin)), counts)
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         start, target = begin[users], begin[users] + 1 + within

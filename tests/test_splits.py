@@ -1,6 +1,7 @@
 """Leave-one-out against a slow one and the papers' counts, no leakage, memory, and batches of similar length."""
 
 import tracemalloc
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -227,7 +228,18 @@ def test_within_a_window_a_batch_holds_neighbours_in_length():
         assert batch.max() - batch.min() == 9
 
 
+def test_a_window_is_64_batches_unless_said_otherwise():
+    lengths = torch.randint(1, 51, (1030,), generator=seeded(1))                # 5 windows of 256, or 4 of 260
+    one, asked, wider = (length_batches(lengths, 4, seeded(0), *window) for window in ((), (64,), (65,)))
+    assert torch.equal(torch.cat(one), torch.cat(asked)) and not torch.equal(torch.cat(one), torch.cat(wider))
+
+
 # Gathering
+
+def test_examples_are_not_changed_by_mistake():
+    with pytest.raises(FrozenInstanceError):
+        leave_one_out(random_data(0), "test", 5).first = torch.tensor([0])
+
 
 @pytest.mark.parametrize("length", [1, 4, 7, 12])
 @pytest.mark.parametrize("split", SPLITS)
