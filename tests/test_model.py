@@ -540,15 +540,17 @@ def fails(call):
     ([[0, 0]], ["History 0", "no item"]),
     (torch.tensor([[1, 2], [0, 0]]), ["History 1", "no item"]),
 ])
-def test_a_bad_history_is_refused_in_a_sentence_that_names_it(histories, named):
+def test_a_bad_history_is_refused_in_a_sentence_that_names_it(told, histories, named):
     message = fails(lambda: make_model(QUICK).recommend(histories, k=3))
+    told(f"the histories {histories}", message)
     assert all(part in message for part in named), message
 
 
 @pytest.mark.parametrize("history", [[5, 0, 7], [0, 5], [5, 0], (3, 0), np.array([0, 1])], ids=repr)
-def test_a_0_within_a_list_is_refused_and_not_dropped(history):
+def test_a_0_within_a_list_is_refused_and_not_dropped(told, history):
     message = fails(lambda: make_model(QUICK).recommend([[1], history], k=3))
     assert "History 1 holds the id 0" in message and "leave it out" in message
+    told(f"the history {history}", message)
 
 
 @pytest.mark.parametrize("form", [torch.tensor, np.array])
@@ -563,11 +565,11 @@ def test_a_0_is_padding_on_the_left_of_a_padded_row_alone(form):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("row", [1, NUM_ITEMS])
-def test_scores_that_are_not_finite_are_no_recommendation(bad, row):
+def test_scores_that_are_not_finite_are_no_recommendation(refused, bad, row):
     model = make_model(QUICK)
     with torch.no_grad():
         model.item_embedding.weight[row] = bad
-    with pytest.raises(FloatingPointError, match="scores that are not finite"):
+    with refused("a model whose scores are not finite", FloatingPointError, "scores that are not finite"):
         model.recommend([[2, 3]], k=1)
 
 
@@ -586,8 +588,9 @@ def test_numpys_whole_numbers_are_whole_numbers():
 
 
 @pytest.mark.parametrize("k", [0, -1, NUM_ITEMS + 1, float("nan")])
-def test_a_bad_k_is_refused_in_a_sentence_that_names_it(k):
+def test_a_bad_k_is_refused_in_a_sentence_that_names_it(told, k):
     message = fails(lambda: make_model(QUICK).recommend([[1]], k=k))
+    told(f"k = {k} of 30 items", message)
     assert f"is {k}." in message and "between 1 and 30" in message
 
 
@@ -683,8 +686,8 @@ def test_an_odd_width_is_refused():
     (ModelConfig, "hiden_size", "hidden_size"), (ModelConfig, "num_head", "num_heads"),
     (TrainConfig, "learningrate", "learning_rate"), (TrainConfig, "batchsize", "batch_size"),
 ])
-def test_an_unknown_setting_is_refused_with_the_nearest_known_one(kind, wrong, meant):
-    with pytest.raises(ValueError, match=rf"{kind.__name__} has no setting '{wrong}' \(did you mean '{meant}'\?\)"):
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one(refused, kind, wrong, meant):
+    with refused(f"the setting {wrong}", ValueError, match=rf"{kind.__name__} has no setting '{wrong}' \(did you mean '{meant}'\?\)"):
         kind.from_dict({wrong: 1})
 
 

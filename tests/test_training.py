@@ -210,7 +210,7 @@ def test_files_of_others_in_the_directory_are_left_alone(tmp_path):
     assert {name: content for name, content in contents(tmp_path).items() if content == b"mine"} == mine
 
 
-def test_a_directory_in_use_is_told_or_waited_for(tmp_path):
+def test_a_directory_in_use_is_told_or_waited_for(tmp_path, refused):
     """Another process holds it: without resume that is told, with resume the run starts when it is free."""
     holder = ("import sys, time; from pathlib import Path; from diffurec.checkpoint import Checkpoint\n"
               "with Checkpoint(Path(sys.argv[1])).locked(False, print): print(flush=True); time.sleep(float(sys.argv[2]))")
@@ -219,7 +219,7 @@ def test_a_directory_in_use_is_told_or_waited_for(tmp_path):
                               cwd=REPOSITORY) as process:
             process.stdout.readline()
             if seconds == 60:
-                with pytest.raises(CheckpointError, match="Another process is training in .*wait until"):
+                with refused("a directory in use", CheckpointError, "Another process is training in .*wait until"):
                     run(checkpoint=tmp_path)
                 process.kill()
             else:
@@ -334,10 +334,10 @@ def test_a_checkpoint_of_other_settings_is_refused_and_kept(tmp_path, change, wo
     assert contents(tmp_path) == before
 
 
-def test_a_directory_that_holds_a_run_is_not_overwritten_without_resume(tmp_path):
+def test_a_directory_that_holds_a_run_is_not_overwritten_without_resume(tmp_path, refused):
     run(checkpoint=tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(CheckpointError, match="already holds a run; pass resume=True"):
+    with refused("a directory that holds a run, without resume", CheckpointError, "already holds a run; pass resume=True"):
         run(checkpoint=tmp_path)
     assert contents(tmp_path) == before
 
@@ -387,13 +387,13 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
-def test_a_state_that_is_json_and_no_state_is_one_sentence(tmp_path, change):
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_state_that_is_json_and_no_state_is_one_sentence(tmp_path, refused, what):
     run(checkpoint=tmp_path)
-    change_state(tmp_path, change)
+    change_state(tmp_path, HOSTILE[what])
     before = contents(tmp_path)
     for use in (lambda: load_model(tmp_path), lambda: run(checkpoint=tmp_path, resume=True)):
-        with pytest.raises(CheckpointError, match="state.json is missing or damaged .*another directory") as refusal:
+        with refused(f"state.json: {what}", CheckpointError, "state.json is missing or damaged .*another dir") as refusal:
             use()
         assert len(str(refusal.value)) < 700 and "\n" not in str(refusal.value)
     assert contents(tmp_path) == before
@@ -417,8 +417,9 @@ TENSORS = {
 }
 
 
-@pytest.mark.parametrize(("which", "name", "change"), TENSORS.values(), ids=TENSORS)
-def test_tensors_are_checked_before_anything_uses_them(tmp_path, which, name, change):
+@pytest.mark.parametrize("what", TENSORS)
+def test_tensors_are_checked_before_anything_uses_them(tmp_path, refused, what):
+    which, name, change = TENSORS[what]
     run(checkpoint=tmp_path)
     path, = tmp_path.glob(f"{which}-*")
     tensors = load_file(path)
@@ -426,12 +427,12 @@ def test_tensors_are_checked_before_anything_uses_them(tmp_path, which, name, ch
     save_file(tensors, path)
     model, lines = new_model(seed=9), []
     start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    with pytest.raises(CheckpointError, match=f"does not fit this model: {name} is|{name} is not made of finite"):
+    with refused(f"tensors: {what}", CheckpointError, f"does not fit this model: {name} is|{name} is not made of finite"):
         run(epochs=6, checkpoint=tmp_path, resume=True, model=model, log=lines.append)
     assert not lines and all(torch.equal(start[key], tensor) for key, tensor in model.state_dict().items())
 
 
-def test_a_run_before_its_first_validation_says_how_to_go_on(tmp_path):
+def test_a_run_before_its_first_validation_says_how_to_go_on(tmp_path, refused):
     class Stop(Exception):
         pass
 
@@ -441,26 +442,29 @@ def test_a_run_before_its_first_validation_says_how_to_go_on(tmp_path):
 
     with pytest.raises(Stop):
         run(epochs=6, eval_every=5, checkpoint=tmp_path, log=stop)
-    with pytest.raises(CheckpointError, match="is sound, but after 2 epochs .* every 5 epochs: go on with .*resume=True"):
+    with refused("load_model before the first validation", CheckpointError,
+                 "is sound, but after 2 epochs .* every 5 epochs: go on with .*resume=True"):
         load_model(tmp_path)
     assert_same_run(run(epochs=6, eval_every=5), run(epochs=6, eval_every=5, checkpoint=tmp_path, resume=True))
 
 
-def test_load_model_on_what_is_no_directory_or_device(tmp_path):
+def test_load_model_on_what_is_no_directory_or_device(tmp_path, refused):
     run(checkpoint=tmp_path / "run")
-    for path in (tmp_path / "run" / "state.json", tmp_path / "nowhere", tmp_path / ("x" * 300)):
-        with pytest.raises(CheckpointError, match="no checkpoint in|cannot be read"):
+    paths = {"a file": tmp_path / "run" / "state.json", "a folder that is not there": tmp_path / "nowhere",
+             "a name that is too long": tmp_path / ("x" * 300)}
+    for what, path in paths.items():
+        with refused(f"load_model on {what}", CheckpointError, "no checkpoint in|cannot be read"):
             load_model(path)
-    with pytest.raises(ValueError, match="no device 'abacus'"):
+    with refused("load_model on the device abacus", ValueError, "no device 'abacus'"):
         load_model(tmp_path / "run", device="abacus")
 
 
 @pytest.mark.parametrize("changed", [dict(version="0.0.1"), dict(processes=2)])
-def test_a_run_of_another_version_or_number_of_processes_is_not_mixed(tmp_path, changed):
+def test_a_run_of_another_version_or_number_of_processes_is_not_mixed(tmp_path, refused, changed):
     run(checkpoint=tmp_path)
     change_state(tmp_path, lambda state: state.update(changed))
     (name, value), = changed.items()
-    with pytest.raises(CheckpointError, match=f"made with {name} = {value!r}, not .*another directory"):
+    with refused(f"resume with another {name}", CheckpointError, f"made with {name} = {value!r}, not .*another directory"):
         run(epochs=6, checkpoint=tmp_path, resume=True)
     assert load_model(tmp_path).num_items == 30
 
@@ -479,12 +483,12 @@ def test_weights_of_a_checkpoint_of_format_1_load_and_its_run_is_not_mixed(tmp_p
         run(epochs=6, checkpoint=tmp_path, resume=True)
 
 
-def test_a_setting_that_would_fail_late_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="eval_num_steps must be a whole number between 1 and 32, but it is 33"):
+def test_a_setting_that_would_fail_late_is_refused_before_anything_is_written(tmp_path, refused):
+    with refused("eval_num_steps above T", ValueError, "eval_num_steps must be a whole number between 1 and 32, but it is 33"):
         run(eval_num_steps=33, checkpoint=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     for seed in (2**64, -1, 1.5):
-        with pytest.raises(ValueError, match="seed must be a whole number between 0 and"):
+        with refused(f"the seed {seed}", ValueError, "seed must be a whole number between 0 and"):
             TrainConfig(seed=seed)
 
 
@@ -551,21 +555,21 @@ def test_a_full_or_read_only_directory_is_told_before_training(tmp_path, monkeyp
     assert not contents(tmp_path)
 
 
-def test_data_of_another_size_than_the_model_are_refused():
-    with pytest.raises(ValueError, match="model knows 30 items and the data set tiny has 31"):
+def test_data_of_another_size_than_the_model_are_refused(refused):
+    with refused("data of another size than the model", ValueError, "model knows 30 items and the data set tiny has 31"):
         train(new_model(), tiny_data(num_items=31), TrainConfig(**SETTINGS))
 
 
-def test_data_without_a_training_example_are_refused():
+def test_data_without_a_training_example_are_refused(refused):
     data = Dataset("short", 30, np.array([1, 2, 3], np.int32), np.array([0, 3]))
-    with pytest.raises(ValueError, match="short has no training example"):
+    with refused("data with nothing to train on", ValueError, "short has no training example"):
         train(new_model(), data, TrainConfig(**SETTINGS))
 
 
 @pytest.mark.parametrize(("name", "words"), [("gpu", "no device 'gpu'"), ("cuda", "no CUDA device")])
-def test_a_device_that_is_not_there_is_refused(monkeypatch, name, words):
+def test_a_device_that_is_not_there_is_refused(monkeypatch, refused, name, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=words):
+    with refused(f"the device {name}", ValueError, words):
         choose_device(name)
 
 
