@@ -9,12 +9,13 @@ from .data import load_dataset
 from .dataset import DataError, Dataset
 from .evaluation import evaluate, rank_targets
 from .interactions import load_interactions
-from .metrics import bootstrap_interval, compare, mean_metrics, per_user
+from .metrics import bootstrap_interval, compare, mean_metrics, paired_interval, paired_test, per_user
 from .model import DiffuRec, DiffuRecSys
 from .training import History, train
 
 __all__ = [
     "PRESETS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys", "History", "MarkovChain",
     "ModelConfig", "MostPopular", "TrainConfig", "bootstrap_interval", "compare", "configure_run", "evaluate",
-    "load_dataset", "load_interactions", "load_model", "mean_metrics", "per_user", "rank_targets", "train",
+    "load_dataset", "load_interactions", "load_model", "mean_metrics", "paired_interval", "paired_test", "per_user",
+    "rank_targets", "train",
 ]

@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from .dataset import Dataset
-from .evaluation import evaluate, expected_ranks, stream_seed
-from .metrics import mean_metrics
+from .evaluation import evaluate, require_same_items, stream_seed, tied_ranks
+from .metrics import mean_metrics, require_whole
 from .splits import leave_one_out, length_batches
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
@@ -22,6 +22,8 @@ BATCH = 64      # so few users are of very different lengths: in larger batches 
 
 def some_users(data, count, seed=0):
     """The data of `count` users drawn without replacement (all, if there are fewer), in their order; the items stay."""
+    require_whole("count", count)
+    require_whole("seed", seed, least=0)
     drawn = np.random.default_rng(seed).choice(data.num_users, min(count, data.num_users), replace=False)
     sequences = [data.sequences[u] for u in np.sort(drawn)]
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
@@ -33,15 +35,29 @@ def training_counts(data):
     return np.bincount(np.concatenate([s[:-2] for s in data.sequences]), minlength=data.num_items + 1)
 
 
+def head_items(data):
+    """The ids of the 20 % of items most frequent in training; among equals those of the lower number.
+
+    The released code of DiffuRec counts all interactions, the held-out ones too, and takes every item at or above the
+    80th percentile of these counts. Then a target makes its own item more popular, which no model could have known, and
+    the head is larger than 20 % where items tie there. Here the head is what training knows well, and of a fixed size.
+    """
+    order = np.argsort(-training_counts(data)[1:], kind="stable") + 1
+    return order[:max(1, round(0.2 * data.num_items))]
+
+
 def group_metrics(ranks, data, split="test"):
     """{group: {"users": n, "HR@5": ...}} by the target's popularity and by the length of the user's sequence.
 
-    "head": the target is among the 20 % of items most frequent in training, "tail": the others (Zolghadr et al. 2024,
-    RQ3). Five groups of about equally many users by length; users of one length stay together. ranks: [U].
+    "head": the target is among the items of `head_items`, "tail": the others (Zolghadr et al. 2024, RQ3). Five groups
+    of about equally many users by length; users of one length stay together. ranks: [U, 2], or [U] if nothing is tied.
+    ValueError if these are not the ranks of the data's users.
     """
-    order = np.argsort(-training_counts(data)[1:], kind="stable") + 1
-    head = np.isin(leave_one_out(data, split, 1).gather(torch.arange(data.num_users), 1)[1].numpy(),
-                   order[:max(1, round(0.2 * data.num_items))])
+    ranks = np.asarray(ranks)
+    if len(ranks) != data.num_users:
+        raise ValueError(f"There are {len(ranks)} ranks for the {data.num_users} users of the data set {data.name}.")
+    targets = leave_one_out(data, split, 1).gather(torch.arange(data.num_users), 1)[1].numpy()     # [U]
+    head = np.isin(targets, head_items(data))
     lengths = np.diff(data.offsets)
     edges = np.unique(np.quantile(lengths, (0.2, 0.4, 0.6, 0.8), method="inverted_cdf"))
     group = np.searchsorted(edges, lengths)                                     # up to and with the edge: the lower group
@@ -55,6 +71,7 @@ def group_metrics(ranks, data, split="test"):
 @torch.no_grad()
 def reconstruct(model, data, seed=0, num_steps=None):
     """One sample of the reverse process for each user's test target: (x_0 [U, d], targets [U]), on the model's device."""
+    require_same_items(model, data)
     examples, training = leave_one_out(data, "test", model.max_length), model.training
     x_0 = torch.zeros(len(examples), model.config.hidden_size, device=model.device)
     targets = torch.zeros(len(examples), dtype=torch.long, device=model.device)
@@ -71,6 +88,7 @@ def reconstruct(model, data, seed=0, num_steps=None):
 
 
 def _top(model, x_0, k):
+    require_whole("k", k)
     k = min(k, model.num_items)
     return model.score_items(x_0, 1, model.num_items + 1).topk(k, dim=1).indices
 
@@ -87,7 +105,7 @@ def steps_needed(model, data, seed=0, k=20):
     full = _top(model, found[steps[-1]][0], k)
     return [
         {"num_steps": s, "agreement": float(_shared(_top(model, x_0, k), full).mean()),
-         **mean_metrics(expected_ranks(model, x_0, targets).cpu().numpy())}
+         **mean_metrics(tied_ranks(model, x_0, targets).cpu().numpy())}
         for s, (x_0, targets) in found.items()
     ]
 
@@ -98,6 +116,7 @@ def uncertainty(model, data, seed=0, repeats=4, k=20, num_steps=None):
     spread: mean over users and pairs of samples of 1 - cos(x_0, x_0'); overlap: of the share of their top k in common;
     diversity: distinct items among a user's lists over k, 1 (always the same) to `repeats`. Metrics: means over samples.
     """
+    require_whole("repeats", repeats, least=2)                                  # one sample has no pair
     rows = []
     for delta in LAMBDAS:
         other = copy.copy(model)                                                # the same weights
@@ -108,7 +127,7 @@ def uncertainty(model, data, seed=0, repeats=4, k=20, num_steps=None):
         spread = [1 - torch.cosine_similarity(samples[a][0].double(), samples[b][0].double()).mean() for a, b in pairs]
         joined = torch.cat(lists, dim=1).sort(dim=1).values
         distinct = 1 + (joined.diff(dim=1) != 0).sum(1)
-        metrics = [mean_metrics(expected_ranks(model, x_0, targets).cpu().numpy()) for x_0, targets in samples]
+        metrics = [mean_metrics(tied_ranks(model, x_0, targets).cpu().numpy()) for x_0, targets in samples]
         rows.append({
             "lambda_uncertainty": delta, "spread": float(torch.stack(spread).mean()),
             "overlap": float(torch.stack([_shared(lists[a], lists[b]).mean() for a, b in pairs]).mean()),
@@ -135,12 +154,12 @@ def target_map(model, data, counts, seed=0, clusters=5):
     if np.ptp(x_0, axis=0).any():               # else one user or a collapsed model: scikit-learn would divide by 0
         perplexity = min(30, (len(x_0) - 1) / 3)
         maps = {
-            "tsne": TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x_0),
-            "pca": PCA(2, random_state=seed).fit_transform(x_0),
+            "tsne": TSNE(2, perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(x_0),
+            "pca": PCA(2, random_state=seed % 2**32).fit_transform(x_0),
         }
     return {
         **{name: np.round(points, 3).tolist() for name, points in maps.items()},
-        "cluster": KMeans(min(clusters, len(x_0)), n_init=10, random_state=seed).fit_predict(x_0).tolist(),
+        "cluster": KMeans(min(clusters, len(x_0)), n_init=10, random_state=seed % 2**32).fit_predict(x_0).tolist(),
         "popularity": counts[targets].tolist(), "item": targets.tolist(),
     }
 

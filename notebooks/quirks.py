@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from diffurec import Dataset, DiffuRec
-from diffurec.evaluation import expected_ranks
+from diffurec.evaluation import tied_ranks
 from diffurec.model import Approximator, Attention, Block
 from diffurec.splits import leave_one_out
 
@@ -125,13 +125,13 @@ def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3):
 
 @torch.no_grad()
 def test_ranks(model, data, seed=0):
-    """Ranks of the test targets [U] by one reverse step, histories padded to max_length; (b) ranks index 0 too."""
+    """First and last places of the test targets [U, 2] by one reverse step, histories padded; (b) ranks index 0 too."""
     examples = leave_one_out(data, "test", model.max_length)
     histories, targets = examples.gather(torch.arange(len(examples)), model.max_length)
     x_0 = model.predict(histories, num_steps=1, generator=torch.Generator().manual_seed(seed))
-    ranks = expected_ranks(model, x_0, targets)
+    ranks = tied_ranks(model, x_0, targets)
     if isinstance(model, ZeroIsAnItem):
-        ranks += x_0 @ model.item_embedding.weight[0] > (x_0 * model.item_embedding(targets)).sum(1)
+        ranks += (x_0 @ model.item_embedding.weight[0] > (x_0 * model.item_embedding(targets)).sum(1)).unsqueeze(1)
     return ranks.numpy()
 
 

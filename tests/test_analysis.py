@@ -12,10 +12,10 @@ from test_evaluation import NUM_ITEMS, TINY, make_data
 
 from diffurec import Dataset, DiffuRec, ModelConfig, analysis, evaluate, rank_targets
 from diffurec.analysis import (
-    BATCH, analyse, ensemble_sizes, group_metrics, reconstruct, some_users, steps_needed, target_map, training_counts,
-    uncertainty,
+    BATCH, analyse, ensemble_sizes, group_metrics, head_items, reconstruct, some_users, steps_needed, target_map,
+    training_counts, uncertainty,
 )
-from diffurec.evaluation import expected_ranks, stream_seed
+from diffurec.evaluation import stream_seed, tied_ranks
 from diffurec.metrics import mean_metrics
 
 K = 5       # of top lists: with all 20 items in them, every two lists would agree
@@ -41,7 +41,10 @@ def data_of_lengths(*lengths):
 
 
 def some_ranks(data, seed=0):
-    return np.random.default_rng(seed).integers(2, 2 * NUM_ITEMS + 1, data.num_users) / 2
+    """First and last places of the users' targets, [U, 2]; about one in five is not tied."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(1, NUM_ITEMS - 5, data.num_users)
+    return np.stack([first, first + rng.integers(0, 5, data.num_users)], axis=1)
 
 
 def slow_counts(data):
@@ -163,6 +166,34 @@ def test_the_head_is_what_training_knows_well_whatever_is_held_out():
     assert group_metrics(np.array([1.0, 4.0]), data)["tail"]["MRR"] == 1          # user 0's is item 20
 
 
+def test_the_head_is_a_fifth_of_the_items_by_training_not_the_released_codes():
+    """Items 1 to 4 of 20; item 9 is held out so often that the released code, which counts that too, has it in its head."""
+    data = Dataset("head", NUM_ITEMS, np.array([1, 1, 2, 3, 4, 9, 9, 1, 2, 3, 4, 9, 9]), np.array([0, 7, 13]))
+    assert head_items(data).tolist() == [1, 2, 3, 4]
+    counts = np.bincount(data.items, minlength=NUM_ITEMS + 1)[1:]
+    released = np.flatnonzero(counts >= np.percentile(counts, 80)) + 1
+    assert 9 in released
+    assert group_metrics(np.array([1, 2]), data)["tail"]["users"] == 2
+
+
+def test_a_tie_at_the_edge_of_the_head_does_not_make_it_larger():
+    data = Dataset("even", NUM_ITEMS, np.arange(NUM_ITEMS, 0, -1), np.array([0, NUM_ITEMS]))
+    assert head_items(data).tolist() == [3, 4, 5, 6]                              # 1 and 2 are held out, all others once
+    assert len(head_items(data_of_lengths(5))) == 4
+
+
+def test_tied_ranks_are_grouped_as_they_are():
+    data = data_of_lengths(3, 3, 9)
+    groups = group_metrics(np.array([[1, 20], [1, 1], [6, 15]]), data)
+    assert groups["length 3-3"]["HR@10"] == pytest.approx((1 / 2 + 1) / 2)
+    assert groups["length 9-9"]["HR@10"] == pytest.approx(1 / 2)
+
+
+def test_ranks_of_other_users_are_not_grouped():
+    with pytest.raises(ValueError, match="^There are 3 ranks for the 37 users of the data set random.$"):
+        group_metrics([1, 2, 3], make_data())
+
+
 # Reconstruction
 
 def test_without_lambda_a_reconstruction_is_the_prediction_for_each_user_alone():
@@ -181,7 +212,7 @@ def test_reconstructions_are_ranked_as_in_the_evaluation(num_steps):
     """700 users are several batches, each with random numbers of its own."""
     data, model = make_data(users=700), make_model()
     x_0, targets = reconstruct(model, data, seed=3, num_steps=num_steps)
-    ranks = expected_ranks(model, x_0, targets).numpy()
+    ranks = tied_ranks(model, x_0, targets).numpy()
     assert np.array_equal(ranks, rank_targets(model, data, "test", seed=3, batch_size=BATCH, num_steps=num_steps))
     assert not np.array_equal(ranks, rank_targets(model, data, "test", seed=4, batch_size=BATCH, num_steps=num_steps))
 
@@ -202,6 +233,23 @@ def test_a_reconstruction_that_fails_leaves_the_models_mode_as_it_was():
     with pytest.raises(ValueError, match="num_steps"):
         reconstruct(model, make_data(), num_steps=0)
     assert model.training
+
+
+# What is refused
+
+@pytest.mark.parametrize("call, message", [
+    (lambda data, model: some_users(data, 0), "^count must be a whole number of at least 1, but it is 0.$"),
+    (lambda data, model: some_users(data, 2.5), "^count must be a whole number of at least 1, but it is 2.5.$"),
+    (lambda data, model: some_users(data, 3, -1), "^seed must be a whole number of at least 0, but it is -1.$"),
+    (lambda data, model: some_users(data, 3, None), "^seed must be a whole number of at least 0, but it is None.$"),
+    (lambda data, model: steps_needed(model, data, k=0), "^k must be a whole number of at least 1, but it is 0.$"),
+    (lambda data, model: uncertainty(model, data, repeats=1), "^repeats must be a whole number of at least 2, but it is 1.$"),
+    (lambda data, model: reconstruct(model, data, seed=-1), "the seed, must be a whole number of at least 0, but it is -1.$"),
+    (lambda data, model: reconstruct(model, make_data(num_items=30)), "^The model knows 20 items and the data set random has 30"),
+])
+def test_a_bad_argument_is_refused_in_a_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(make_data(), make_model())
 
 
 # Steps
@@ -303,6 +351,13 @@ def test_the_map_has_a_row_for_each_user_and_comes_out_the_same_again():
     assert found["popularity"] == [slow[s[-1]] for s in data.sequences]
     assert json.loads(json.dumps(found, allow_nan=False)) == found == target_map(model, data, counts, seed=1)
     assert target_map(model, data, counts, seed=2)["pca"] != found["pca"]         # another sample of the users' targets
+
+
+def test_a_seed_above_32_bits_has_a_map():
+    """scikit-learn takes none, and would refuse it after all of the training."""
+    data, model = make_data(), make_model()
+    found = target_map(model, data, training_counts(data), seed=2**63)
+    assert len(found["tsne"]) == data.num_users
 
 
 def test_the_plane_is_that_of_the_two_largest_components():

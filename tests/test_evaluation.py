@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffurec import Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, distributed, evaluate, fast, rank_targets
-from diffurec.evaluation import stream_seed
+from diffurec.evaluation import expected_ranks, stream_seed, tied_ranks
 
 NUM_ITEMS = 20
 TINY = ModelConfig(
@@ -73,14 +73,14 @@ def make_diffurec():
 
 
 def slow_ranks(data, split, score):
-    """User after user: score(last item of the history) [I + 1] -> the target's rank, ties counted half."""
+    """User after user: score(last item of the history) [I + 1] -> the target's first and last place among equals."""
     held_out = {"validation": 2, "test": 1}[split]
     ranks = []
     for sequence in data.sequences:
         scores = score(int(sequence[-held_out - 1]))
         own = scores[sequence[-held_out]]
         above, equal = (sum(bool(ok) for ok in x[1:]) for x in (scores > own, scores == own))
-        ranks.append(1 + above + (equal - 1) / 2)
+        ranks.append([1 + above, above + equal])
     return ranks
 
 
@@ -90,7 +90,7 @@ def slow_ranks(data, split, score):
 def test_ranks_are_the_slow_ones_in_the_order_of_the_users(split):
     data, table = make_data(), random_table()
     ranks = rank_targets(Table(table), data, split, batch_size=5)
-    assert ranks.dtype == np.float64
+    assert ranks.dtype == np.int64 and ranks.shape == (data.num_users, 2)
     assert ranks.tolist() == slow_ranks(data, split, lambda last: table[last])
 
 
@@ -121,9 +121,22 @@ def test_a_model_that_knows_the_answer_ranks_it_first(split):
         name: 1.0 for name in ("HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20", "MRR")}
 
 
-def test_a_model_with_equal_scores_for_all_gets_the_middle_rank():
-    ranks = rank_targets(Table(torch.full((NUM_ITEMS + 1, NUM_ITEMS + 1), 0.5)), make_data())
-    assert (ranks == (NUM_ITEMS + 1) / 2).all()
+def test_with_equal_scores_for_all_every_place_is_possible():
+    """A model that knows nothing hits at 10 of 20 items with one half: not never, and not always."""
+    model = Table(torch.full((NUM_ITEMS + 1, NUM_ITEMS + 1), 0.5))
+    assert (rank_targets(model, make_data()) == [1, NUM_ITEMS]).all()
+    found = evaluate(model, make_data())
+    assert [found[f"HR@{k}"] for k in (5, 10, 20)] == pytest.approx([5 / 20, 10 / 20, 1])
+    assert found["MRR"] == pytest.approx(sum(1 / place for place in range(1, 21)) / 20)
+
+
+def test_the_expected_rank_is_the_mean_of_the_two_places():
+    data, table = make_data(), random_table()
+    prediction, targets = torch.arange(1, 21), torch.arange(20, 0, -1)
+    places = tied_ranks(Table(table), prediction, targets)
+    assert places.dtype == torch.int64 and (places[:, 0] < places[:, 1]).any()
+    expected = expected_ranks(Table(table), prediction, targets)
+    assert expected.dtype == torch.float64 and expected.tolist() == [sum(p) / 2 for p in places.tolist()]
 
 
 def test_the_padding_is_not_ranked():
@@ -140,7 +153,7 @@ def test_seen_items_are_not_removed():
     table = torch.zeros(NUM_ITEMS + 1, NUM_ITEMS + 1)
     table[3, [1, 2, 3]] = 2.0
     table[3, 4] = 1.0
-    assert rank_targets(Table(table), data).tolist() == [4]
+    assert rank_targets(Table(table), data).tolist() == [[4, 4]]
 
 
 # Batches, chunks, means
@@ -201,7 +214,7 @@ def test_the_processes_together_rank_what_one_ranks_alone(monkeypatch):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         shares.append(rank_targets(model, data, batch_size=4))
     assert np.array_equal(sum(shares), alone)
-    assert all((share == 0).sum() > 15 for share in shares)
+    assert all((share == 0).all(1).sum() > 15 for share in shares)
 
 
 # Randomness
@@ -301,6 +314,39 @@ def test_an_unknown_split_is_refused():
         evaluate(Table(random_table()), make_data(), "tset")
 
 
+@pytest.mark.parametrize("split", [None, 0, "", "Test", ["test"]], ids=repr)
+def test_what_is_no_split_is_refused(split):
+    with pytest.raises(ValueError, match="^There is no split .*; the splits are train, validation, test.$"):
+        rank_targets(Table(random_table()), make_data(), split)
+
+
+def test_a_split_without_examples_is_refused():
+    data = Dataset("short", NUM_ITEMS, np.array([1, 2, 3, 4, 5, 6]), np.array([0, 3, 6]))
+    with pytest.raises(ValueError, match="^The split train of the data set short has no example to evaluate.$"):
+        evaluate(Table(random_table()), data, "train")
+
+
+@pytest.mark.parametrize("name, least, values", [
+    ("batch_size", 1, [0, -1, 2.5, 64.0, float("nan"), True, "64", None]),
+    ("seed", 0, [-1, 0.5, 1.0, float("nan"), True, "0", None, (1, 2)]),
+])
+def test_a_batch_size_or_a_seed_that_is_no_whole_number_is_refused_in_a_sentence(name, least, values):
+    model = make_diffurec().train()
+    for value in values:
+        for function in (evaluate, rank_targets):
+            with pytest.raises(ValueError) as error:
+                function(model, make_data(), **{name: value})
+            assert str(error.value) == f"{name} must be a whole number of at least {least}, but it is {value!r}."
+    assert model.training
+
+
+def test_numpys_whole_numbers_and_large_seeds_are_taken():
+    data, table = make_data(), random_table()
+    assert np.array_equal(rank_targets(Table(table), data, batch_size=np.int64(8), seed=np.uint8(3)),
+                          rank_targets(Table(table), data, batch_size=8, seed=3))
+    rank_targets(Table(table), data, seed=2**64)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_scores_that_are_not_finite_are_not_ranked(bad):
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -344,6 +390,12 @@ def test_a_streams_seed_is_repeatable():
 def test_different_parts_give_different_streams():
     names = [(a, b, c) for a in range(12) for b in range(12) for c in range(12)]
     assert len({stream_seed(*name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("part", [-1, 0.5, None, "1"], ids=repr)
+def test_a_streams_name_is_made_of_whole_numbers(part):
+    with pytest.raises(ValueError, match="^A part of a stream's name, such as the seed, must be a whole number of at least 0"):
+        stream_seed(0, part)
 
 
 def test_the_order_of_the_parts_counts():

@@ -525,7 +525,7 @@ def test_the_rank_of_a_target_is_its_place_in_the_ensembles_recommendation(loud,
     monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
     for target in (4, 20):
         data = Dataset("one", NUM_ITEMS, np.array([1, 2, 3, target], np.int32), np.array([0, 4]))
-        rank, = rank_targets(loud[0], data, seed=3, ensemble=4)
+        (rank, _), = rank_targets(loud[0], data, seed=3, ensemble=4)
         items, _ = loud[0].recommend([[1, 2, 3]], NUM_ITEMS, generator=seeded(stream_seed(3, 0)), ensemble=4)
         assert rank == 1 + items[0].tolist().index(target)
 

@@ -1,4 +1,4 @@
-"""The metrics against slow obvious ones and torchmetrics, ties by their expected rank, and the bootstrap intervals."""
+"""The metrics against slow obvious ones and torchmetrics, ties against all orders, intervals and paired tests."""
 
 import itertools
 import math
@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, permutation_test, ttest_1samp
 
-from diffurec.evaluation import expected_ranks
+from diffurec.evaluation import expected_ranks, tied_ranks
 from diffurec.metrics import (
-    CUTOFFS, bootstrap_interval, compare, hit_rate, mean_metrics, ndcg, per_user, reciprocal_rank,
+    CUTOFFS, EXACT, bootstrap_interval, compare, hit_rate, mean_metrics, ndcg, paired_interval, paired_test, per_user,
+    reciprocal_rank,
 )
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60, database=None)     # always the same examples
@@ -32,8 +34,13 @@ class Scores:
         return prediction[:, first - 1:last - 1]
 
 
+def places_of(scores, target):
+    """The package's first and last place of item `target` (from 1) among the scores of items 1..I."""
+    return tied_ranks(Scores(len(scores)), torch.tensor([scores]), torch.tensor([target]))[0].tolist()
+
+
 def rank_of(scores, target):
-    """The package's rank of item `target` (from 1) among the scores of items 1..I."""
+    """The same for the mean place."""
     return expected_ranks(Scores(len(scores)), torch.tensor([scores]), torch.tensor([target])).item()
 
 
@@ -52,6 +59,16 @@ def test_a_rank_is_the_mean_over_all_ways_to_break_ties(scores, data):
     target = data.draw(st.sampled_from(items))
     every_way = [sorted_rank(scores, target, order) for order in itertools.permutations(items)]
     assert rank_of(scores, target) == pytest.approx(sum(every_way) / len(every_way))
+
+
+@repeatable
+@given(some_scores, st.data())
+def test_the_places_are_the_first_and_the_last_over_all_ways_to_break_ties(scores, data):
+    items = range(1, len(scores) + 1)
+    target = data.draw(st.sampled_from(items))
+    every_way = [sorted_rank(scores, target, order) for order in itertools.permutations(items)]
+    assert places_of(scores, target) == [min(every_way), max(every_way)]
+    assert set(every_way) == set(range(min(every_way), max(every_way) + 1))
 
 
 @repeatable
@@ -125,25 +142,108 @@ def test_the_reciprocal_rank_is_1_over_the_rank(ranks):
 
 @repeatable
 @given(st.lists(some_scores, min_size=1, max_size=4), st.data())
-def test_with_ties_the_metrics_take_the_expected_rank(lists, data):
-    """From scores to means: half ranks count as they are, so 5.5 is no hit at 5."""
-    expected, ranks = [], []
+def test_with_ties_the_metrics_are_the_means_over_all_orders_of_equal_items(lists, data):
+    """From scores to means, every permutation of the items counted once."""
+    every_way, places = [], []
     for scores in lists:
         items = range(1, len(scores) + 1)
         target = data.draw(st.sampled_from(items))
-        ways = [sorted_rank(scores, target, order) for order in itertools.permutations(items)]
-        expected.append(sum(ways) / len(ways))
-        ranks.append(rank_of(scores, target))
-    found, n = mean_metrics(ranks), len(lists)
+        every_way.append([sorted_rank(scores, target, order) for order in itertools.permutations(items)])
+        places.append(places_of(scores, target))
+    found = mean_metrics(places)
     for k in CUTOFFS:
-        assert found[f"HR@{k}"] == pytest.approx(sum(rank <= k for rank in expected) / n)
-        assert found[f"NDCG@{k}"] == pytest.approx(sum(1 / math.log2(rank + 1) for rank in expected if rank <= k) / n)
-    assert found["MRR"] == pytest.approx(sum(1 / rank for rank in expected) / n)
+        hits = [np.mean([rank <= k for rank in ways]) for ways in every_way]
+        gains = [np.mean([1 / math.log2(rank + 1) if rank <= k else 0 for rank in ways]) for ways in every_way]
+        assert found[f"HR@{k}"] == pytest.approx(np.mean(hits), abs=1e-12)
+        assert found[f"NDCG@{k}"] == pytest.approx(np.mean(gains), abs=1e-12)
+    assert found["MRR"] == pytest.approx(np.mean([np.mean([1 / rank for rank in ways]) for ways in every_way]), abs=1e-12)
 
 
-def test_half_ranks_at_the_cutoff():
-    assert hit_rate([5, 5.5, 6], 5).tolist() == [1, 0, 0]
-    assert ndcg([1.5, 5.5], 5).tolist() == pytest.approx([1 / math.log2(2.5), 0])
+@repeatable
+@given(st.lists(st.tuples(st.integers(1, 90), st.integers(0, 60)), min_size=1, max_size=20), some_cutoff)
+def test_the_metrics_of_tied_targets_are_the_means_over_their_places(groups, k):
+    places = np.array([(first, first + more) for first, more in groups])
+    every = [range(first, last + 1) for first, last in places]
+    for found, slow in (
+        (hit_rate(places, k), lambda place: place <= k),
+        (ndcg(places, k), lambda place: 1 / math.log2(place + 1) if place <= k else 0),
+        (reciprocal_rank(places), lambda place: 1 / place),
+    ):
+        assert found.dtype == float
+        np.testing.assert_allclose(found, [math.fsum(map(slow, e)) / len(e) for e in every], rtol=0, atol=1e-12)
+
+
+def test_large_tie_groups_are_exact_and_cheap():
+    """22,000 users with ties of 12,000 items; sums of all 12,000 terms for some of them."""
+    rng = np.random.default_rng(0)
+    first = rng.integers(1, 100, 22_000)
+    places = np.stack([first, first + 11_999], axis=1)
+    for value in per_user(places).values():
+        assert value.shape == (22_000,)
+    for user in range(5):
+        terms = [1 / place for place in range(first[user], first[user] + 12_000)]
+        assert reciprocal_rank(places)[user] == pytest.approx(math.fsum(terms) / 12_000, abs=1e-15)
+        assert hit_rate(places, 20)[user] == max(0, 21 - first[user]) / 12_000
+
+
+def test_random_orders_of_the_equal_items_give_the_metrics_on_average():
+    # 30 users, 40 items with 4 different scores, 4,000 orders each, seed fixed. A user's HR has a deviation of at most
+    # 0.5 over the orders, so the mean over all has a standard error of at most 0.5 / sqrt(120,000) = 0.0015; bound: 4 of
+    # them. NDCG and MRR vary less than HR. The metrics at the mean place miss most means by more than that.
+    rng, orders = np.random.default_rng(0), 4000
+    scores, targets = rng.integers(0, 4, (30, 40)), rng.integers(0, 40, 30)
+    sampled = np.empty((30, orders))
+    for user in range(30):
+        keys = rng.random((orders, 40))                                          # equal scores in order of these
+        own, key = scores[user, targets[user]], keys[:, targets[user]]
+        ahead = (scores[user] > own) | ((scores[user] == own) & (keys < key[:, None]))
+        sampled[user] = 1 + ahead.sum(1)
+    places = [places_of(row.tolist(), target + 1) for row, target in zip(scores, targets)]
+    found, means = mean_metrics(places), mean_metrics(sampled.ravel())
+    at_mean = mean_metrics(np.floor(np.mean(places, axis=1)))
+    assert all(abs(found[name] - means[name]) < 0.006 for name in found)
+    assert sum(abs(at_mean[name] - means[name]) > 0.006 for name in found) >= 5
+
+
+def test_a_tie_over_the_cutoff_is_a_hit_in_part():
+    assert hit_rate([[1, 20], [10, 11], [5, 5], [6, 9]], 5).tolist() == [0.25, 0, 1, 0]
+    assert ndcg([[1, 2], [5, 6]], 5).tolist() == pytest.approx([(1 + 1 / math.log2(3)) / 2, 1 / math.log2(6) / 2])
+    assert reciprocal_rank([[1, 2], [4, 4]]).tolist() == [0.75, 0.25]
+
+
+@pytest.mark.parametrize("k", [1, 5, 200])
+def test_one_place_and_the_same_place_twice_are_the_same_to_the_last_bit(k):
+    ranks = np.arange(1, 101)
+    twice = np.stack([ranks, ranks], axis=1)
+    assert hit_rate(ranks, k).tolist() == hit_rate(twice, k).tolist() == (ranks <= k).astype(float).tolist()
+    assert ndcg(ranks, k).tolist() == ndcg(twice, k).tolist() == np.where(ranks <= k, 1 / np.log2(ranks + 1), 0).tolist()
+    assert reciprocal_rank(ranks).tolist() == reciprocal_rank(twice).tolist() == (1 / ranks).tolist()
+
+
+def test_a_place_between_two_is_a_tie_of_these():
+    """As result files hold it that were written when ranks were mean places."""
+    for metric in (lambda ranks: hit_rate(ranks, 5), lambda ranks: ndcg(ranks, 5), reciprocal_rank):
+        assert metric([5.5, 1.5, 3]).tolist() == metric([[5, 6], [1, 2], [3, 3]]).tolist()
+
+
+@pytest.mark.parametrize("ranks", [[0, 1], [1, math.nan], [math.inf, 2], [-1], [[1.5, 2]], [[3, 2]], [[0, 2]], [[1, math.inf]]])
+def test_what_is_no_place_is_refused(ranks):
+    for metric in (lambda r: hit_rate(r, 5), lambda r: ndcg(r, 5), reciprocal_rank, mean_metrics):
+        with pytest.raises(ValueError, match="^ranks must be whole numbers from 1 on"):
+            metric(ranks)
+
+
+@pytest.mark.parametrize("ranks", [3, [[1, 2, 3]], [[[1, 2]]]])
+def test_ranks_of_another_shape_are_refused(ranks):
+    with pytest.raises(ValueError, match=r"^ranks must be a place for each user, \[U\], or two, \[U, 2\]; these are \["):
+        mean_metrics(ranks)
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, True, "5", None, math.nan], ids=repr)
+def test_a_bad_cutoff_is_refused(k):
+    for metric in (hit_rate, ndcg):
+        with pytest.raises(ValueError, match="^k must be a whole number of at least 1, but it is "):
+            metric([1, 2], k)
 
 
 @repeatable
@@ -276,7 +376,7 @@ def test_the_comparison_is_paired():
     unpaired = 2 * 1.96 * math.sqrt((hit_rate(ours, 10).var() + hit_rate(theirs, 10).var()) / 1000)
     assert high - low < unpaired / 2
     differences = hit_rate(ours, 10) - hit_rate(theirs, 10)
-    assert (low, high) == bootstrap_interval(differences)
+    assert (low, high) == bootstrap_interval(differences) == paired_interval(differences)
     assert low > 0
 
 
@@ -285,6 +385,160 @@ def test_the_comparisons_options_reach_the_bootstrap():
     _, *interval = compare(ours, theirs, confidence=0.5, num_resamples=300, seed=9)["MRR"]
     differences = reciprocal_rank(ours) - reciprocal_rank(theirs)
     assert tuple(interval) == bootstrap_interval(differences, 0.5, 300, 9)
+
+
+FEW = [(4, 0), (5, 0), (6, 0), (3, 2), (9, 1), (10, 2), (14, 6), (15, 5), (20, 0)]
+
+
+def few_differ(better, worse, users=943):
+    return np.repeat([1.0, -1.0, 0.0], [better, worse, users - better - worse])
+
+
+@pytest.mark.parametrize("better, worse", FEW)
+def test_users_who_differ_by_one_hit_are_a_sign_test(better, worse):
+    """4 of 943 one way are p = 0.125, and no proof that a model is better."""
+    p, name = paired_test(few_differ(better, worse))
+    assert name == "exact sign-flip test"
+    assert p == pytest.approx(binomtest(better, better + worse).pvalue, rel=1e-12)
+    assert paired_test(few_differ(worse, better)) == (p, name)
+
+
+@pytest.mark.parametrize("users", [12, 200])
+@pytest.mark.parametrize("number", range(5))
+def test_the_exact_test_is_that_of_scipy(number, users):
+    differences = np.zeros(users)
+    differences[:12] = np.random.default_rng(number).normal(0.4, 1, 12)
+    p, _ = paired_test(differences)
+    expected = permutation_test((differences[:12],), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert p == pytest.approx(expected, rel=1e-9)
+
+
+def test_more_users_who_differ_are_a_t_test():
+    rng = np.random.default_rng(0)
+    differences = np.zeros(300)
+    differences[:EXACT] = rng.normal(0.2, 1, EXACT)
+    assert paired_test(differences)[1] == "exact sign-flip test"
+    differences[EXACT] = 0.1
+    p, name = paired_test(differences)
+    assert name == "paired t-test" and p == pytest.approx(ttest_1samp(differences, 0).pvalue, rel=1e-12)
+
+
+def test_the_kinds_of_test_agree_where_one_takes_over_from_the_other():
+    # 20 users who differ and 21, of 500; normal differences, seed fixed. 0.03: about as far apart as one user brings them.
+    differences = np.zeros(500)
+    differences[:20] = np.random.default_rng(1).normal(0.5, 1, 20)
+    exact, _ = paired_test(differences)
+    differences[20] = 1e-6
+    assert paired_test(differences)[0] == pytest.approx(exact, abs=0.03)
+
+
+def test_users_who_do_not_differ_decide_nothing():
+    assert paired_test(np.zeros(50)) == (1.0, "no user differs")
+    assert paired_interval(np.zeros(50)) == (0, 0)
+    for zeros in (0, 10, 10_000):
+        assert paired_test(few_differ(7, 1, 8 + zeros))[0] == pytest.approx(0.0703125)
+
+
+def test_what_rounding_leaves_is_no_difference():
+    """Ten users better by 1e-17 are no proof of anything, and do not hide that only four others differ."""
+    noise = np.repeat([1e-17, 0.0], [10, 90])
+    assert paired_test(noise) == (1.0, "no user differs") and paired_interval(noise) == (0, 0)
+    assert paired_test(np.concatenate([noise, np.ones(4)]))[0] == 0.125
+
+
+def test_users_who_all_differ_by_the_same_are_decided_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert paired_test(np.ones(30))[0] < 1e-6
+        assert paired_test(np.ones(3))[0] == 0.25 and paired_interval(np.ones(3))[0] < 0
+        assert paired_interval(np.ones(30)) == (1, 1)
+
+
+@pytest.mark.parametrize("better, worse", FEW)
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_with_few_users_who_differ_the_interval_leaves_0_out_as_the_exact_test_says(better, worse, confidence):
+    for differences in (few_differ(better, worse), few_differ(worse, better)):
+        p, _ = paired_test(differences)
+        low, high = paired_interval(differences, confidence)
+        assert low <= differences.mean() <= high
+        assert (low <= 0 <= high) == (p >= 1 - confidence)
+
+
+def test_four_users_of_943_are_no_difference_in_a_comparison():
+    theirs = np.full(943, 30)
+    ours = theirs.copy()
+    ours[:4] = 1
+    for name, (difference, low, high) in compare(ours, theirs).items():
+        assert low <= 0 < difference <= high, name
+    assert bootstrap_interval(hit_rate(ours, 10) - hit_rate(theirs, 10))[0] > 0          # too sure of itself
+
+
+def test_swapping_the_models_turns_the_exact_interval_round():
+    differences = np.zeros(100)
+    differences[:8] = np.random.default_rng(0).normal(0.3, 1, 8)
+    widened = np.array(paired_interval(differences)), -np.array(paired_interval(-differences))[::-1]
+    np.testing.assert_allclose(*widened, atol=0.02)                               # but for the bootstrap's draws
+
+
+def test_the_exact_interval_is_that_of_clopper_and_pearson_where_the_sizes_are_equal():
+    """9 of 10 better: the share of pluses is 0.555 to 0.997; a wider bootstrap interval would count."""
+    low, _ = paired_interval(few_differ(9, 1, 10), num_resamples=50)
+    share = binomtest(9, 10).proportion_ci(0.95, method="exact")
+    assert low == pytest.approx(2 * share.low - 1, abs=1e-9)
+
+
+@pytest.mark.parametrize("differ", [3, 8, 16, 21, 30])
+@pytest.mark.parametrize("kind", ["hits", "gains"])
+def test_equal_models_are_seldom_found_different(differ, kind):
+    # 400 comparisons of 300 users, `differ` of whom differ with a random sign, seeds fixed. At 5 % 20 false alarms are
+    # expected, with a deviation of 4.4. Up to 20 users an exact test has at most 5 %: bound 20 + 3 * 4.4 = 33. Above
+    # it, hits come in whole numbers: 15 to 6 has an exact p of 0.078 and passes, 31 expected, bound 31 + 3 * 5.4 = 47.
+    alarms = {"test": 0, "interval": 0}
+    for number in range(400):
+        rng = np.random.default_rng([differ, number])
+        differences = np.zeros(300)
+        differences[:differ] = rng.choice([-1, 1], differ) * (1 if kind == "hits" else rng.random(differ))
+        low, high = paired_interval(differences, num_resamples=300, seed=number)
+        alarms["test"] += paired_test(differences)[0] < 0.05
+        alarms["interval"] += not low <= 0 <= high
+    assert max(alarms.values()) <= (33 if differ <= EXACT else 47), alarms
+
+
+def test_the_interval_of_few_differences_covers_the_true_mean_at_least_as_often_as_it_says():
+    # 300 data sets of 200 users, of whom 4 % are better and 1 % worse by one hit: about ten differ. Below 95 % - 3
+    # deviations of 1.26 % = 91.2 % it would not hold; bootstrap alone covers 90 %. Seeds fixed.
+    covered = 0
+    for number in range(300):
+        rng = np.random.default_rng([5, number])
+        differences = rng.choice([1.0, -1.0, 0.0], 200, p=[0.04, 0.01, 0.95])
+        low, high = paired_interval(differences, num_resamples=500, seed=number)
+        covered += low <= 0.03 <= high
+    assert covered >= 0.912 * 300
+
+
+@pytest.mark.parametrize("values", [[], [math.nan, 1.0], [math.inf], [[1.0, 2.0]]], ids=repr)
+def test_values_that_are_not_a_finite_number_for_each_user_are_refused(values):
+    for function in (bootstrap_interval, paired_interval, paired_test):
+        with pytest.raises(ValueError, match="^The values must be one finite number for each of at least one user"):
+            function(values)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"confidence": 0}, "^confidence must be between 0 and 1, such as 0.95, but it is 0.$"),
+    ({"confidence": 95}, "^confidence must be between 0 and 1"),
+    ({"confidence": math.nan}, "^confidence must be between 0 and 1"),
+    ({"num_resamples": 0}, "^num_resamples must be a whole number of at least 1, but it is 0.$"),
+    ({"num_resamples": 10.5}, "^num_resamples must be a whole number of at least 1, but it is 10.5.$"),
+    ({"seed": -1}, "^seed must be a whole number of at least 0, but it is -1.$"),
+    ({"seed": None}, "^seed must be a whole number of at least 0, but it is None.$"),
+])
+def test_a_bad_option_of_an_interval_is_refused_in_a_sentence(options, message):
+    for values in ([0.0, 0.0], [0.1, 0.5, 0.9]):
+        for call in (lambda: bootstrap_interval(values, **options), lambda: paired_interval(values, **options)):
+            with pytest.raises(ValueError, match=message):
+                call()
+    with pytest.raises(ValueError, match=message):
+        compare([1, 2], [2, 3], **options)
 
 
 def test_models_that_rank_different_numbers_of_users_are_not_compared():
