@@ -9,9 +9,10 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from .checks import whole
 from .dataset import Dataset
 from .evaluation import evaluate, require_same_items, stream_seed, tied_ranks
-from .metrics import mean_metrics, require_whole
+from .metrics import mean_metrics
 from .splits import leave_one_out, length_batches
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
@@ -22,12 +23,13 @@ BATCH = 64      # so few users are of very different lengths: in larger batches 
 
 def some_users(data, count, seed=0):
     """The data of `count` users drawn without replacement (all, if there are fewer), in their order; the items stay."""
-    require_whole("count", count)
-    require_whole("seed", seed, least=0)
+    whole(count, "count")
+    whole(seed, "seed", least=0)
     drawn = np.random.default_rng(seed).choice(data.num_users, min(count, data.num_users), replace=False)
     sequences = [data.sequences[u] for u in np.sort(drawn)]
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
-    return Dataset(data.name, data.num_items, np.concatenate(sequences), offsets, data.titles, data.genres, data.source)
+    return Dataset(data.name, data.num_items, np.concatenate(sequences), offsets, data.titles, data.genres, data.source,
+                   numbered_as=data.numbering)
 
 
 def training_counts(data):
@@ -88,7 +90,7 @@ def reconstruct(model, data, seed=0, num_steps=None):
 
 
 def _top(model, x_0, k):
-    require_whole("k", k)
+    whole(k, "k")
     k = min(k, model.num_items)
     return model.score_items(x_0, 1, model.num_items + 1).topk(k, dim=1).indices
 
@@ -116,7 +118,7 @@ def uncertainty(model, data, seed=0, repeats=4, k=20, num_steps=None):
     spread: mean over users and pairs of samples of 1 - cos(x_0, x_0'); overlap: of the share of their top k in common;
     diversity: distinct items among a user's lists over k, 1 (always the same) to `repeats`. Metrics: means over samples.
     """
-    require_whole("repeats", repeats, least=2)                                  # one sample has no pair
+    whole(repeats, "repeats", least=2)                                  # one sample has no pair
     rows = []
     for delta in LAMBDAS:
         other = copy.copy(model)                                                # the same weights

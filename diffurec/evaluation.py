@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from . import distributed
-from .fast import fast_matmul, item_chunks, kept_memory
-from .metrics import mean_metrics, require_whole
+from .checks import whole
+from .fast import fast_matmul, item_chunks, kept_memory, own_scores
+from .metrics import mean_metrics
 from .splits import leave_one_out, length_batches
 
 
@@ -26,8 +27,8 @@ def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
     `sampling` goes to model.predict (for DiffuRec: num_steps, ensemble, precision). Items seen before are not removed.
     Every batch has random numbers of its own, so the result does not depend on how many processes share the work.
     """
-    require_whole("batch_size", batch_size)
-    require_whole("seed", seed, least=0)
+    whole(batch_size, "batch_size")
+    whole(seed, "seed", least=0)
     require_same_items(model, data)
     examples = leave_one_out(data, split, model.max_length)
     if not len(examples):                                                       # all users have three interactions
@@ -53,11 +54,18 @@ def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
 
 
 def require_same_items(model, data):
-    """ValueError unless model and data have as many items."""
+    """ValueError unless model and data have as many items and, where the model knows it, number them alike."""
     if model.num_items != data.num_items:
         raise ValueError(
             f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}; "
             "evaluate a model on the data it was made for."
+        )
+    known = getattr(model, "numbering", None)
+    if known not in (None, data.numbering):
+        raise ValueError(
+            f"The model was trained on data whose items are numbered otherwise than in the data set {data.name} "
+            f"(numbering {known[:12]}..., not {data.numbering[:12]}...): its ranks would be of other items. Evaluate it on the "
+            "data it was trained on; data made from these say so by Dataset(..., numbered_as=data.numbering)."
         )
 
 
@@ -76,11 +84,9 @@ def tied_ranks(model, prediction, targets):
         return zip(spans, kept or (model.score_items(prediction, *span) for span in spans))
 
     own, finite = 0, True
-    for (first, last), scores in chunks():
+    for (first, _), scores in chunks():
         finite = torch.stack(scores.aminmax()).isfinite().all() & finite         # the extremes are NaN if any is
-        index = (targets - first).clamp(0, last - first - 1).unsqueeze(1)
-        here = ((targets >= first) & (targets < last)).unsqueeze(1)
-        own = torch.where(here, scores.gather(1, index), own)                    # [B, 1]
+        own = own_scores(scores, targets, first, own)                            # [B, 1]
     if not finite:
         raise FloatingPointError("The model gives scores that are not finite; it cannot be ranked.")
     above = torch.zeros(len(targets), dtype=torch.int64, device=targets.device)
@@ -106,5 +112,5 @@ def stream_seed(*parts):
     a stream: (seed, 5) of an evaluation and (seed, 5, 0) of a training do, which use it for unrelated things.
     """
     for part in parts:
-        require_whole("A part of a stream's name, such as the seed,", part, least=0)
+        whole(part, "A part of a stream's name, such as the seed,", least=0)
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,22 +1,16 @@
 """Ranking metrics from the place of each user's target, intervals over users and paired tests."""
 
-import numbers
-
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import digamma
 from scipy.stats import bootstrap, t
 
+from .checks import whole
+
 CUTOFFS = (5, 10, 20)
 # Up to so many users who differ all patterns of their signs are counted, 2^20 at most. With few, bootstrap and t-test
 # find differences between equal models too often: where 4 users differ, in 12.5 % of the cases instead of 5 %.
 EXACT = 20
-
-
-def require_whole(name, value, least=1):
-    """ValueError unless `value` is a whole number (numpy's counts, True does not) of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, but it is {value!r}.")
 
 
 def places(ranks):
@@ -37,7 +31,7 @@ def places(ranks):
 
 def hit_rate(ranks, k):
     """HR@k per user: the share of the places from first to last that are among the k best. ranks: [U, 2] or [U]."""
-    require_whole("k", k)
+    whole(k, "k")
     first, last = places(ranks)
     tied = last - first + 1
     return np.clip(k - first + 1, 0, tied) / tied
@@ -47,7 +41,7 @@ def ndcg(ranks, k):
     """NDCG@k per user with one relevant item: the mean, over the places from first to last, of 1 / log2(place + 1)
     within the k best and 0 below. ranks: [U, 2] or [U].
     """
-    require_whole("k", k)
+    whole(k, "k")
     first, last = places(ranks)
     gain = np.concatenate([[0], 1 / np.log2(np.arange(1, k + 1) + 1), [0]])      # [k + 2], of the places 0..k+1
     total = gain.cumsum()
@@ -93,8 +87,8 @@ def bootstrap_interval(values, confidence=0.95, num_resamples=2000, seed=0):
     values = _finite(values)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, such as 0.95, but it is {confidence!r}.")
-    require_whole("num_resamples", num_resamples)
-    require_whole("seed", seed, least=0)
+    whole(num_resamples, "num_resamples")
+    whole(seed, "seed", least=0)
     if np.ptp(values) == 0:                                                      # nothing varies: the mean is exact
         return float(values[0]), float(values[0])
     result = bootstrap(
