@@ -66,7 +66,8 @@ def test_tanh_gelu_is_torchs():
 
 
 @pytest.mark.parametrize("activation", [TanhGELU, torch.nn.ReLU])
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.01)],
+                         ids=str)
 def test_the_feed_forward_without_gradients_is_the_one_with_them(activation, dtype, tolerance):
     """In 16 bits: outputs of about 1 and a product over 64, rounded to 8 bits in between (0.003 was seen)."""
     torch.manual_seed(0)
