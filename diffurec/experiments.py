@@ -27,6 +27,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import torch
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
@@ -37,6 +38,7 @@ from .grids import (
 )
 from .html import export_html
 from .progress import Lines, Progress, show
+from .training import choose_device
 
 NOTEBOOK = ROOT / "notebooks" / "experiments" / "train.ipynb"
 REPORT = ROOT / "notebooks" / "experiments" / "report.ipynb"
@@ -332,10 +334,22 @@ def _parse(arguments):
     return parser.parse_args(arguments)
 
 
+def _check_device(name):
+    """LaunchError if the kernels could not train there. Nothing is put on a GPU, which may take one process only."""
+    try:
+        device = choose_device(name)
+    except ValueError as error:
+        raise LaunchError(f"--device is {name}. {error}") from error
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    if device.type not in ("cpu", "cuda") or (device.index or 0) >= there:
+        raise LaunchError(f"--device is {name}, which this machine does not have; use 'auto', 'cpu' or 'cuda'.")
+
+
 def _prepare(options, out, notebook, grids, root, report, check):
     """The grid, its cells and their epochs by name, all of it checked, and directories to write to; LaunchError."""
     if options.jobs < 1:
         raise LaunchError(f"--jobs is {options.jobs}, but at least one cell must run at a time.")
+    _check_device(options.device)
     grid = read_grid(options.grid, grids)
     cells = expand(grid, read_parameters(notebook, needed=("device", "result", "checkpoint")), out, root)
     if grid.report or options.report_only:

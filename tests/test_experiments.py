@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import nbformat
 import psutil
 import pytest
+import torch
 
 from diffurec import experiments
 from diffurec.grids import Grid, check_run
@@ -272,6 +273,33 @@ def test_an_output_that_cannot_be_written_is_refused(lab, tmp_path, monkeypatch,
     assert lab.run("grid") == 2
     said = capsys.readouterr().err
     assert "No space left on device" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("device, part", [
+    ("abacus", "There is no device 'abacus'; use 'auto', 'cpu' or 'cuda'."),
+    pytest.param("cuda", "This machine has no CUDA device that torch can use; take device='cpu' or 'auto'.",
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")),
+    *((name, "which this machine does not have; use 'auto', 'cpu' or 'cuda'.") for name in ("meta", "cuda:3", "cpu:1")),
+])
+@pytest.mark.parametrize("more", [[], ["--report-only"]])
+def test_a_device_that_is_not_there_is_refused(lab, monkeypatch, capsys, device, part, more):
+    if device == "cuda:3":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    lab.write("grid", "")
+    assert lab.run("grid", "--device", device, *more) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"--device is {device}") and said.endswith(f"{part}\n") and said.count("\n") == 1
+    assert not lab.out.exists() and not (lab.root / "runs").exists()
+
+
+def test_the_experiment_trains_on_the_device_it_is_given():
+    """Its setup cell, executed: the recorded parameters leave the device out, the configuration must not."""
+    cells = {cell.id: cell.source for cell in nbformat.read(experiments.NOTEBOOK, as_version=4).cells}
+    for device in ("cpu", "cuda:1"):
+        namespace = {}
+        exec(cells["parameters"] + f"\ndevice = {device!r}\n" + cells["setup"], namespace)
+        assert namespace["train_config"].device == device and "device" not in namespace["parameters"]
 
 
 def test_an_absent_data_directory_is_refused(lab, capsys):
