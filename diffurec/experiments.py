@@ -9,7 +9,7 @@ that lacks its page only the page is made. Launching again skips the finished ce
 checkpoints. Everything is checked before anything runs. At last comes the grid's report, DIR/report.ipynb and .html.
 
 With --jobs N, N cells run at once and share the processor's cores. Sums over other numbers of threads are rounded
-otherwise: the last bits of a result can depend on N.
+otherwise: the last bits of a result can depend on N. Which of the caller's variables reach the notebooks, kernels.py says.
 """
 
 import argparse
@@ -28,15 +28,13 @@ from pathlib import Path
 import nbformat
 import papermill
 import torch
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 
 from .grids import (
     GRIDS, ROOT, Cell, LaunchError, check_run, checkpoints, expand, planned_epochs, read_grid, read_parameters,
 )
 from .html import export_html
+from .kernels import kernel_managers
 from .progress import Lines, Progress, show
 from .training import choose_device
 
@@ -115,37 +113,6 @@ def locked(cell, wait=False):
         except BlockingIOError:
             raise CellBusy(f"{cell.name} is being run by another launch") from None
         yield
-
-
-def kernel_managers(env):
-    """A class of managers for the kernels of one launch, with these variables beside the launcher's own.
-
-    The kernels run with the interpreter that runs this module, whatever "python3" is installed as for the user. After
-    stop(), which may be called from a signal handler, none runs and none starts.
-    """
-
-    class ThisInterpreter(AsyncKernelManager):
-        processes, stopped = [], False
-
-        @property
-        def kernel_spec(self):
-            return KernelSpec(**get_kernel_dict(), env=env)
-
-        async def start_kernel(self, **options):
-            await super().start_kernel(**options)
-            self.processes.append(self.provisioner.process)
-            if self.stopped:
-                self.stop()
-
-        @classmethod
-        def stop(cls, *_):
-            cls.stopped = True          # first: a kernel that starts meanwhile is seen either there or here
-            for process in list(cls.processes):
-                if process.poll() is None:
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)      # each kernel leads a group, of what it started
-
-    return ThisInterpreter
 
 
 @contextmanager
@@ -384,13 +351,13 @@ def main(arguments=None, notebook=NOTEBOOK, grids=GRIDS, root=ROOT, report=REPOR
     out = options.out.resolve()
     try:
         grid, cells, epochs = _prepare(options, out, notebook, grids, root, report, check)
-        if options.data_dir:        # by the environment, not as a parameter: so the notebook names no machine's path
-            os.environ["DIFFUREC_DATA_DIR"] = str(options.data_dir.resolve())
         show(f"{grid.title} ({len(cells)} {'run' if len(cells) == 1 else 'runs'})")
         todo = [] if options.report_only else _todo(cells)
-        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))} if options.jobs > 1 else {}
+        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))} if options.jobs > 1 else {}
+        if options.data_dir:        # by the environment, not as a parameter: so the notebook names no machine's path
+            variables["DIFFUREC_DATA_DIR"] = str(options.data_dir.resolve())
         progress = Progress({cell.name: epochs[cell.name] for cell in todo})
-        launch = Launch(notebook, root, options.device, kernel_managers(threads), progress, len(cells) > 1)
+        launch = Launch(notebook, root, options.device, kernel_managers(variables), progress, len(cells) > 1)
         with on_interrupt(launch.kernels.stop):
             failed, left = run_cells(todo, launch, options.jobs)
             progress.bar.close()

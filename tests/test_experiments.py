@@ -17,8 +17,9 @@ import nbformat
 import psutil
 import pytest
 import torch
+from nbclient import NotebookClient
 
-from diffurec import experiments
+from diffurec import experiments, kernels
 from diffurec.grids import Grid, check_run
 from diffurec.progress import Progress
 
@@ -368,6 +369,54 @@ def test_two_cells_at_once_and_one_that_fails(lab, monkeypatch, capsys):
     assert json.loads((lab.out / "raises.json").read_text())["threads"] is None
 
 
+def run_in_kernel(monkeypatch, code, home, **variables):
+    """What the code prints and displays in a kernel that is started with these variables beside the caller's own."""
+    for name, value in {"HOME": str(home), **variables}.items():
+        monkeypatch.setenv(name, value)
+    cells = [nbformat.v4.new_code_cell(code)]
+    manager = kernels.kernel_managers({})
+    NotebookClient(nbformat.v4.new_notebook(cells=cells), kernel_manager_class=manager, timeout=120).execute()
+    return cells[0].outputs
+
+
+def test_of_the_callers_environment_only_the_named_variables_reach_a_kernel(tmp_path, monkeypatch):
+    """Settings of matplotlib and IPython do not come by the home directory either."""
+    home = tmp_path / "home"
+    for place in (".config/matplotlib", ".ipython/profile_default/startup", "mine"):
+        (home / place).mkdir(parents=True)
+    (home / ".config/matplotlib/matplotlibrc").write_text("axes.facecolor: red\n")
+    (home / "mine" / "matplotlibrc").write_text("axes.facecolor: red\n")
+    for startup in (home / ".ipython/profile_default/startup/first.py", home / "mine" / "started.py"):
+        startup.write_text("import os; os.environ['STARTED'] = 'yes'\n")
+    (home / "mine" / "json.py").write_text("raise ImportError('another json')\n")
+    refused = {
+        "MPLBACKEND": "Agg", "MATPLOTLIBRC": str(home / "mine" / "matplotlibrc"), "MPLCONFIGDIR": str(home / "mine"),
+        "XDG_CONFIG_HOME": str(home / ".config"), "IPYTHONDIR": str(home / ".ipython"), "COLUMNS": "7",
+        "PYTHONSTARTUP": str(home / "mine" / "started.py"), "PYTHONPATH": str(home / "mine"), "TORCH_LOGS": "+dynamo",
+        "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1", "NOT_KNOWN": "x",
+    }
+    named = {"DIFFUREC_DATA_DIR": str(home), "OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1",
+             "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+             "PIP_INDEX_URL": "https://example.org", "https_proxy": "http://example.org"}
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    stream, figure = run_in_kernel(
+        monkeypatch, "import os, json, matplotlib.pyplot as plt\n"
+        "print(json.dumps([dict(os.environ), plt.rcParams['axes.facecolor']]))\n_ = plt.plot([1, 2])", home, **refused, **named)
+    variables, color = json.loads(stream.text)
+    assert color == "white" and "image/png" in figure.data
+    changed = {name for name in refused if variables.get(name) == refused[name]}
+    assert not changed and "STARTED" not in variables and "NOT_KNOWN" not in variables
+    assert {name: variables.get(name) for name in named} == named
+    assert variables["OMP_WAIT_POLICY"] == "passive" and variables["HOME"] == str(home)
+
+
+def test_a_caller_may_let_waiting_threads_spin_and_relative_directories_are_the_callers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = kernels.environment({"OMP_WAIT_POLICY": "active", "DIFFUREC_CACHE_DIR": "cache", "DIFFUREC_DATA_DIR": ""}, "x")
+    assert found["OMP_WAIT_POLICY"] == "active"
+    assert (found["DIFFUREC_CACHE_DIR"], found["DIFFUREC_DATA_DIR"]) == (str(tmp_path / "cache"), "")
+
+
 @pytest.mark.parametrize("jobs", ["0", "-2"])
 def test_less_than_one_job_is_refused(lab, capsys, jobs):
     lab.write("grid", "")
@@ -413,9 +462,9 @@ def test_a_launch_interrupted_in_its_report_leaves_no_kernel_and_no_half_written
 
 
 def test_a_kernel_that_starts_while_the_launch_is_stopped_is_stopped_too():
-    kernels = experiments.kernel_managers({})
-    kernels.stop()
-    manager = kernels()
+    stopped = kernels.kernel_managers({})
+    stopped.stop()
+    manager = stopped()
     asyncio.run(manager.start_kernel())
     assert manager.provisioner.process.wait(timeout=60) == -signal.SIGKILL
     manager.cleanup_connection_file()
