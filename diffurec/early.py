@@ -8,14 +8,14 @@ INTERRUPTED = "Interrupted. The same command goes on from the last finished epoc
 
 
 def end(*_):
-    """Ends the process with the sentence and the exit code of an interrupt; nothing has begun that could be left half."""
+    """Ends the process with the sentence and the exit code of an interrupt; nothing has begun yet."""
     os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(130)
 
 
 def until_loaded():
     """From now on Ctrl-C calls `end`, in a process that is to run the launcher and does not ignore Ctrl-C."""
-    launching = sys.argv[0] == "-m" and "diffurec.experiments" in sys.orig_argv     # so while -m still loads the package
+    launching = sys.argv[0] == "-m" and "diffurec.experiments" in sys.orig_argv   # -m still loads the package
     if launching and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
 

@@ -6,10 +6,11 @@ GRID names a file in notebooks/experiments/grids (without .toml) or is the path 
 
 A cell is DIR/CELL.ipynb, .json and .html, in this order: it is finished when its .json is there, and of a finished cell
 that lacks its page only the page is made. Launching again skips the finished cells, and the others go on from their
-checkpoints. A result of other parameters, other data or another schema is left as it is, and the launch refused. Everything is checked before anything runs. At last comes the grid's report, DIR/report.ipynb and .html.
+checkpoints. A result of other parameters, other data or another schema is left as it is, and the launch refused.
+Everything is checked before anything runs. At last comes the grid's report, DIR/report.ipynb and .html.
 
 With --jobs N, N cells run at once and share the processor's cores. Sums over other numbers of threads are rounded
-otherwise: the last bits of a result can depend on N. Which of the caller's variables reach the notebooks, kernels.py says.
+otherwise: the last bits of a result can depend on N. kernels.py says which of the caller's variables reach a cell.
 """
 
 import argparse
@@ -113,8 +114,8 @@ def read_finished(cell):
     try:
         result = read_result(cell.file(".json"))
     except ValueError as error:
-        raise LaunchError(f"In {cell.out}, {error} Choose another --out, or move this file elsewhere to run {cell.name} "
-                          "again.") from error
+        raise LaunchError(f"In {cell.out}, {error} Choose another --out, or move this file elsewhere to run "
+                          f"{cell.name} again.") from error
     difference = first_difference(result, cell) or other_data(result["data"], cell.all["dataset"])
     if difference is not None:
         raise LaunchError(f"{cell.file('.json')} was made with {difference}; choose another --out.")
@@ -248,7 +249,7 @@ def _attempt(cell, notebook, executed, where, launch):
             stdout_file=printed, stderr_file=warned, record_timing=False, coalesce_streams=True,
             resources={"metadata": {"path": str(launch.root)}},     # papermill's cwd would change that of all threads
             extra_arguments=["--log-level=50"],                     # the kernel's own log, not what the notebook prints
-            on_cell_executed=_shorten, iopub_timeout=600,           # s to read what a cell printed faster than it is read
+            on_cell_executed=_shorten, iopub_timeout=600,         # s to read what a cell printed faster than it is read
         )
     finally:
         printed.close()
@@ -368,7 +369,7 @@ def _parse(arguments):
 
 
 def _resolved(options):
-    """The output directory as an absolute path; LaunchError if it leads nowhere, or a notebook could not hold the name."""
+    """The output directory as an absolute path; LaunchError if it leads nowhere, or a notebook cannot hold its name."""
     for name, path in (("--out", options.out), ("GRID", options.grid)):
         try:
             str(path).encode()
@@ -392,7 +393,7 @@ def _check_device(name):
 
 
 def _prepare(options, out, notebook, grids, root, report, check):
-    """The grid, its cells, their epochs and their results by name, all of it checked; LaunchError. Makes directories."""
+    """The grid, its cells, their epochs and their results by name, all checked; LaunchError. Makes directories."""
     if options.jobs < 1:
         raise LaunchError(f"--jobs is {options.jobs}, but at least one cell must run at a time.")
     _check_device(options.device)

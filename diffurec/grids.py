@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GRIDS = ROOT / "notebooks" / "experiments" / "grids"
 FILES = (".csv", ".parquet", ".inter")      # what load_interactions reads
 MOST_CELLS = 10_000
-LONGEST_NAME = 180      # of a cell; file systems take 255 bytes, and endings such as .partial.html.partial come after it
+LONGEST_NAME = 180      # of a cell; file systems take 255 bytes, and endings like .partial.html.partial come after it
 WHERE = ("data_dir", "device", "result", "checkpoint")      # say where a run happens, not what it is: none is in a grid
 
 
@@ -90,7 +90,7 @@ def read_grid(grid, folder=GRIDS):
     try:
         there = path.is_file()
     except OSError as error:
-        raise LaunchError(f"The grid {str(grid)[:60]!r} cannot be read ({error.strerror}); give another path.") from error
+        raise LaunchError(f"The grid {str(grid)[:60]!r} cannot be read ({error.strerror}); give another.") from error
     if not there:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise LaunchError(f"There is no grid {str(grid)!r}; take one of {known}, or give the path of a .toml file.")
@@ -119,7 +119,8 @@ def expand(grid, defaults, out, root):
     for name, value in [*parameters.items(), *((axis, value) for axis, values in axes.items() for value in values)]:
         _check_parameter(grid.name, name, value, defaults)
     if (count := math.prod(map(len, axes.values()))) > MOST_CELLS:
-        raise LaunchError(f"{grid.name}: its axes make {count:,} cells, and {MOST_CELLS:,} are the most; shorten the lists.")
+        raise LaunchError(f"{grid.name}: its axes make {count:,} cells, and {MOST_CELLS:,} are the most; "
+                          "shorten the lists.")
     cells = {}
     for values in itertools.product(*axes.values()):
         given = {**parameters, **dict(zip(axes, values))}
@@ -150,7 +151,8 @@ def _check_parameter(grid, name, value, defaults):
         raise LaunchError(f"{grid}: the notebook has no parameter {name}{hint}; it takes {', '.join(known)}.")
     wanted, found = type(defaults[name]), type(value)
     if found not in (str, int, float, bool):
-        raise LaunchError(f"{grid}: {name} is a {found.__name__}, and a parameter is a string, a number, true or false.")
+        raise LaunchError(f"{grid}: {name} is a {found.__name__}, and a parameter is a string, a number, true or "
+                          "false.")
     if not (wanted is type(None) or found is wanted or (wanted is float and found is int)):
         raise LaunchError(f"{grid}: {name} = {value!r} is of type {found.__name__}, and the notebook takes "
                           f"{wanted.__name__}, like {defaults[name]!r}.")
@@ -159,7 +161,7 @@ def _check_parameter(grid, name, value, defaults):
 def checkpoints(out, root):
     """runs/OUT for an output below the repository, where git ignores it; beside the output otherwise.
 
-    No two outputs share one: that of the repository itself is runs/__, and a name that begins like this gets one _ more.
+    No two outputs share one: that of the repository itself is runs/__, and a name that begins so gets one _ more.
     """
     if not out.is_relative_to(root):
         return out / ".runs"

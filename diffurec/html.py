@@ -47,7 +47,7 @@ REWRITTEN = (
     (r"\\sim(?![A-Za-z])", "∼"),
 )
 
-# Attributes whose address a browser fetches by itself, whatever the element (href it does for few), and addresses in CSS.
+# Attributes whose address a browser fetches by itself, whatever the element (href it does for few), and those in CSS.
 FETCHING = ("src", "data", "poster", "background")
 STYLED = re.compile(r"""(?i)@import\s*(?:url\(\s*)?['"]?([^'")\s;]+)|url\(\s*['"]?([^'")]+)""")
 
@@ -144,7 +144,7 @@ class Exporter(HTMLExporter):
 
 
 def fetched(page):
-    """(element's name, address) of everything that a browser would fetch for the page, beside links that are clicked."""
+    """(element's name, address) of everything that a browser would fetch for the page, beside links to click."""
     for element in BeautifulSoup(page, "html.parser").find_all(True):
         addresses = [element[name] for name in FETCHING if element.get(name)]
         if element.name in ("link", "base", "image", "use", "feImage", "feimage"):

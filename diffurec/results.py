@@ -1,6 +1,6 @@
-"""Result files: what a run of train.ipynb leaves, one validation of it, and how a directory of them is read and told apart.
+"""Result files: what a run of train.ipynb leaves, one validation of it, and how a directory of them is told apart.
 
-A user's rank is written "12", or "12-15" where the target shares its score with others and can take any of these places.
+A user's rank is written "12", or "12-15" where the target shares its score with others and can take any of these.
 Schema 2 had the middle of them instead: its "12.5" is read as "12-13".
 """
 
@@ -61,7 +61,8 @@ ANALYSIS = {"if": {"minProperties": 1}, "then": {      # {} where there is none
 RULES = {
     "parameters": SCALARS | {"required": [*KEY], "properties": {
         **dict.fromkeys(("dataset", "settings", "variant"), TEXT), "seed": COUNT}},
-    "settings": _every(["model", "train"], SCALARS), "seed": COUNT, "versions": _every(["diffurec"], TEXT), "machine": TEXT,
+    "settings": _every(["model", "train"], SCALARS), "seed": COUNT, "versions": _every(["diffurec"], TEXT),
+    "machine": TEXT,
     "data": {"type": "object", "required": ["name", "users", "items", "interactions", "checksum"], "properties": {
         "name": TEXT, "users": AT_LEAST_1, "items": AT_LEAST_1, "interactions": AT_LEAST_1, "checksum": TEXT,
         "file": {"type": ["string", "null"]}}},
@@ -92,7 +93,8 @@ def write_result(path, outcome, ranks):
     ranks: {"validation": ..., "test": ...}, each the first and last place of every user's target [U, 2], or [U] where
     nothing is tied. Each becomes one string.
     """
-    written = {split: " ".join(str(a) if a == b else f"{a}-{b}" for a, b in _pairs(r).tolist()) for split, r in ranks.items()}
+    written = {split: " ".join(str(first) if first == last else f"{first}-{last}" for first, last in _pairs(r).tolist())
+               for split, r in ranks.items()}
     text = json.dumps({"schema": SCHEMA, **outcome, "ranks": written}, indent=1, allow_nan=False)
     _checked(path.name, _parse(text))
     write_atomically(path, text.encode())
@@ -189,7 +191,8 @@ def _check_means(content, ranks):
         for part, (number, *_) in ROWS.items():
             if len({row[number] for row in analysis[part]}) < len(analysis[part]):
                 raise ValueError(f"analysis.{part} holds the same {number} twice")
-        if len({len(analysis["map"][name]) for name in POINTS}) > 1 or max(analysis["map"]["item"]) > content["data"]["items"]:
+        points = analysis["map"]
+        if len({len(points[name]) for name in POINTS}) > 1 or max(points["item"]) > content["data"]["items"]:
             raise ValueError("analysis.map does not hold one item of the data for each of its points")
 
 
@@ -239,7 +242,8 @@ def label_runs(results, planned=()):
         alike = setup(run), {name: run["data"][name] for name in ("users", "items", "interactions")}
         model = first.setdefault(found[:2], (run["file"], alike))
         if found in runs:
-            remarks.append(f"{runs[found]['file']} and {run['file']} are of the same run; {runs[found]['file']} is used.")
+            used = runs[found]["file"]
+            remarks.append(f"{used} and {run['file']} are of the same run; {used} is used.")
         elif model[1] != alike:
             remarks.append(f"{run['file']} has the parameters of {model[0]}, but other settings or another size of the "
                            "data; it is left out.")
@@ -247,7 +251,8 @@ def label_runs(results, planned=()):
             runs[found] = run
     for dataset in sorted(mixed):
         listed = ", ".join(f"{checksum[:8]} in {n} runs" for checksum, n in checksums[dataset].items())
-        remarks.append(f"{dataset}: its data were not the same (checksums {listed}); they are shown apart and not paired.")
+        remarks.append(f"{dataset}: its data were not the same (checksums {listed}); they are shown apart and not "
+                       "paired.")
     versions = Counter(run["versions"]["diffurec"] for run in runs.values())
     if len(versions) > 1:
         listed = ", ".join(f"{version} ({n})" for version, n in sorted(versions.items()))

@@ -1,4 +1,4 @@
-"""Result files: what is written comes back exactly, what is no result leaves nothing, and every damage is one sentence."""
+"""Result files: what is written comes back exactly, what is no result leaves nothing, and damage is one sentence."""
 
 import copy
 import json
@@ -9,8 +9,8 @@ import pytest
 
 from diffurec import ModelConfig, TrainConfig, mean_metrics
 from diffurec.results import (
-    DIFFERENCES, METRICS, MODELS, RULES, RUN, SCHEMA, SPLITS, file_digest, label_runs, read_result, read_results, run_parameters,
-    write_result,
+    DIFFERENCES, METRICS, MODELS, RULES, RUN, SCHEMA, SPLITS, file_digest, label_runs, read_result, read_results,
+    run_parameters, write_result,
 )
 
 RANKS = {"validation": [[1, 1], [12, 15], [100005, 100006]], "test": [[2, 2], [1, 1], [3706, 3706]]}
