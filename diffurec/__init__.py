@@ -2,6 +2,10 @@
 
 __version__ = "0.2.0"     # first, because the modules below write it into what they save
 
+from . import early
+
+early.until_loaded()        # before torch
+
 from .baselines import MarkovChain, MostPopular
 from .checkpoint import CheckpointError, load_model
 from .config import PRESETS, ModelConfig, TrainConfig, configure_run

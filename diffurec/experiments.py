@@ -6,15 +6,15 @@ GRID names a file in notebooks/experiments/grids (without .toml) or is the path 
 
 A cell is DIR/CELL.ipynb, .json and .html, in this order: it is finished when its .json is there, and of a finished cell
 that lacks its page only the page is made. Launching again skips the finished cells, and the others go on from their
-checkpoints. Everything is checked before anything runs. At last comes the grid's report, DIR/report.ipynb and .html.
+checkpoints. A result of other parameters, other data or another schema is left as it is, and the launch refused.
+Everything is checked before anything runs. At last comes the grid's report, DIR/report.ipynb and .html.
 
 With --jobs N, N cells run at once and share the processor's cores. Sums over other numbers of threads are rounded
-otherwise: the last bits of a result can depend on N.
+otherwise: the last bits of a result can depend on N. kernels.py says which of the caller's variables reach a cell.
 """
 
 import argparse
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -27,19 +27,28 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpec
+import torch
 from nbclient.exceptions import DeadKernelError
 
+from . import __version__
+from .data import KNOWN
+from .early import INTERRUPTED, loaded
 from .grids import (
-    GRIDS, ROOT, Cell, LaunchError, check_run, checkpoints, expand, planned_epochs, read_grid, read_parameters,
+    GRIDS, ROOT, Cell, LaunchError, check_run, checkpoints, expand, own_file, planned_epochs, read_grid,
+    read_parameters,
 )
 from .html import export_html
+from .interactions import load_interactions
+from .kernels import kernel_managers
 from .progress import Lines, Progress, show
+from .results import file_digest, read_result
+from .training import choose_device
 
 NOTEBOOK = ROOT / "notebooks" / "experiments" / "train.ipynb"
 REPORT = ROOT / "notebooks" / "experiments" / "report.ipynb"
+
+
+MOST_PRINTED = 1_000_000    # characters of a notebook's cell that are kept; the notebook is saved after each cell
 
 
 class CellError(Exception):
@@ -75,12 +84,9 @@ def check_writable(directory):
 
 
 def first_difference(result, cell):
-    """The first parameter in which a result file differs from the cell, as "seed = 1, not 0"; None if it is the cell's.
-
-    ValueError, KeyError, TypeError, OSError: the file is no result.
-    """
-    recorded = dict(json.loads(result.read_text(encoding="utf-8"))["parameters"])
-    for name, value in json.loads(json.dumps(cell.all)).items():
+    """The first parameter in which a result differs from the cell, as "seed = 1, not 0"; None if it is the cell's."""
+    recorded = result["parameters"]
+    for name, value in cell.all.items():
         if name not in recorded:
             return f"no {name}, not {value!r}"
         if recorded[name] != value:
@@ -88,19 +94,41 @@ def first_difference(result, cell):
     return None
 
 
-def is_finished(cell):
-    """Whether the cell's notebook and result are there; LaunchError if its .json is of other parameters or damaged."""
-    result = cell.file(".json")
-    if not result.exists():
-        return False
+def other_data(seen, dataset):
+    """What is other about the data of a result ("data" in its file) than they are now, in words; None if nothing is."""
+    file = own_file(dataset)
+    if file is None:
+        same = dataset not in KNOWN or seen["checksum"] == KNOWN[dataset].checksum
+    else:
+        try:        # another file can hold the same data, and a result of schema 2 does not know its file
+            same = seen.get("file") == file_digest(file) or seen["checksum"] == load_interactions(file).checksum
+        except (OSError, ValueError) as error:
+            return f"data of the checksum {seen['checksum'][:8]}, which cannot be compared ({error})"
+    return None if same else f"other data (checksum {seen['checksum'][:8]}) than {dataset} holds now"
+
+
+def read_finished(cell):
+    """The cell's result, None if there is none; LaunchError if it is damaged, or of other parameters or other data."""
+    if not cell.file(".json").exists():
+        return None
     try:
-        difference = first_difference(result, cell)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LaunchError(f"{result} is no whole result; remove it to run {cell.name} again.") from error
+        result = read_result(cell.file(".json"))
+    except ValueError as error:
+        raise LaunchError(f"In {cell.out}, {error} Choose another --out, or move this file elsewhere to run "
+                          f"{cell.name} again.") from error
+    difference = first_difference(result, cell) or other_data(result["data"], cell.all["dataset"])
     if difference is not None:
-        raise LaunchError(f"{result} was made with {difference}; choose another --out, or remove the files of "
-                          f"{cell.name} there and {cell.checkpoint}.")
-    return cell.file(".ipynb").exists()
+        raise LaunchError(f"{cell.file('.json')} was made with {difference}; choose another --out.")
+    return result
+
+
+def is_whole(notebook):
+    """Whether a notebook is there and can be read to its end."""
+    try:
+        nbformat.validate(nbformat.read(notebook, as_version=4))
+        return True
+    except Exception:       # nbformat raises whatever the content leads it to
+        return False
 
 
 @contextmanager
@@ -113,37 +141,6 @@ def locked(cell, wait=False):
         except BlockingIOError:
             raise CellBusy(f"{cell.name} is being run by another launch") from None
         yield
-
-
-def kernel_managers(env):
-    """A class of managers for the kernels of one launch, with these variables beside the launcher's own.
-
-    The kernels run with the interpreter that runs this module, whatever "python3" is installed as for the user. After
-    stop(), which may be called from a signal handler, none runs and none starts.
-    """
-
-    class ThisInterpreter(AsyncKernelManager):
-        processes, stopped = [], False
-
-        @property
-        def kernel_spec(self):
-            return KernelSpec(**get_kernel_dict(), env=env)
-
-        async def start_kernel(self, **options):
-            await super().start_kernel(**options)
-            self.processes.append(self.provisioner.process)
-            if self.stopped:
-                self.stop()
-
-        @classmethod
-        def stop(cls, *_):
-            cls.stopped = True          # first: a kernel that starts meanwhile is seen either there or here
-            for process in list(cls.processes):
-                if process.poll() is None:
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)      # each kernel leads a group, of what it started
-
-    return ThisInterpreter
 
 
 @contextmanager
@@ -204,6 +201,42 @@ def write_page(cell):
 
 
 def _execute(cell, notebook, executed, where, launch):
+    """Executes a notebook, and once more where its kernel did not start: on a busy machine that happens."""
+    try:
+        _attempt(cell, notebook, executed, where, launch)
+    except Exception as error:
+        if launch.kernels.stopped or _began(executed):
+            raise
+        show(f"{cell.name}: its kernel did not start, one more try. ({_last_line(error)})")
+        _attempt(cell, notebook, executed, where, launch)
+
+
+def _began(executed):
+    """Whether a cell of the notebook has begun, or nothing is known of it."""
+    try:
+        cells = nbformat.read(executed, as_version=4).cells
+    except Exception:       # not there or not whole: it is not the kernel that failed
+        return True
+    return any(cell.metadata.get("papermill", {}).get("start_time") for cell in cells)
+
+
+def _shorten(cell, **_):
+    """Takes from a cell that has just been executed what it printed beyond MOST_PRINTED, and says so in its place."""
+    kept, left, beyond = [], MOST_PRINTED, 0
+    for output in cell.get("outputs", ()):
+        if output.output_type == "stream":
+            beyond += max(0, len(output.text) - left)
+            output.text = output.text[:left]
+            left -= len(output.text)
+        if output.output_type != "stream" or output.text:
+            kept.append(output)
+    if beyond:
+        kept.append(nbformat.v4.new_output("stream", name="stdout", text=(
+            f"\n[{beyond:,} more characters were printed, which the notebook leaves out.]\n")))
+        cell.outputs = kept
+
+
+def _attempt(cell, notebook, executed, where, launch):
     logging.getLogger("papermill").setLevel(logging.CRITICAL)       # what it would say is checked or said here
     literal = str.maketrans({"{": "{{", "}": "}}"})                 # papermill takes paths for format strings
     label = f"{cell.name}: " if launch.labelled else ""
@@ -216,6 +249,7 @@ def _execute(cell, notebook, executed, where, launch):
             stdout_file=printed, stderr_file=warned, record_timing=False, coalesce_streams=True,
             resources={"metadata": {"path": str(launch.root)}},     # papermill's cwd would change that of all threads
             extra_arguments=["--log-level=50"],                     # the kernel's own log, not what the notebook prints
+            on_cell_executed=_shorten, iopub_timeout=600,         # s to read what a cell printed faster than it is read
         )
     finally:
         printed.close()
@@ -229,12 +263,12 @@ def _below(root, path):
 
 def _check_result(result, cell):
     # After the death of a kernel papermill marks every cell completed: only the result tells.
+    if not result.exists():
+        raise CellError("The notebook ended without writing its result.")
     try:
-        difference = first_difference(result, cell)
-    except FileNotFoundError:
-        raise CellError("The notebook ended without writing its result.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CellError(f"The notebook wrote a result that cannot be read ({error!r}).") from None
+        difference = first_difference(read_result(result), cell)
+    except ValueError as error:
+        raise CellError(f"The notebook wrote no sound result: {error}") from None
     if difference is not None:
         raise CellError(f"The result says that the notebook ran with {difference}.")
 
@@ -277,8 +311,10 @@ def _finish(launch, cell, label):
         return "stopped"
     try:
         with locked(cell):
-            if not is_finished(cell):
-                show(f"{label} starts.")
+            finished = read_finished(cell)
+            if finished is None or not is_whole(cell.file(".ipynb")):
+                show(f"{label} starts." if finished is None else
+                     f"{label} starts again, because its notebook is missing or damaged; its checkpoint is used.")
                 run_cell(cell, launch)
             elif not cell.file(".html").exists():
                 show(f"{label} finished before, only its page is missing.")
@@ -332,32 +368,63 @@ def _parse(arguments):
     return parser.parse_args(arguments)
 
 
+def _resolved(options):
+    """The output directory as an absolute path; LaunchError if it leads nowhere, or a notebook cannot hold its name."""
+    for name, path in (("--out", options.out), ("GRID", options.grid)):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise LaunchError(f"{name} is {ascii(str(path))}, which is not UTF-8; choose another name.") from None
+    try:
+        return options.out.resolve()
+    except (OSError, RuntimeError) as error:        # RuntimeError up to Python 3.12
+        raise LaunchError(f"--out is {options.out}, whose links lead in a circle; choose another directory.") from error
+
+
+def _check_device(name):
+    """LaunchError if the kernels could not train there. Nothing is put on a GPU, which may take one process only."""
+    try:
+        device = choose_device(name)
+    except ValueError as error:
+        raise LaunchError(f"--device is {name}. {error}") from error
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    if device.type not in ("cpu", "cuda") or (device.index or 0) >= there:
+        raise LaunchError(f"--device is {name}, which this machine does not have; use 'auto', 'cpu' or 'cuda'.")
+
+
 def _prepare(options, out, notebook, grids, root, report, check):
-    """The grid, its cells and their epochs by name, all of it checked, and directories to write to; LaunchError."""
+    """The grid, its cells, their epochs and their results by name, all checked; LaunchError. Makes directories."""
     if options.jobs < 1:
         raise LaunchError(f"--jobs is {options.jobs}, but at least one cell must run at a time.")
+    _check_device(options.device)
     grid = read_grid(options.grid, grids)
     cells = expand(grid, read_parameters(notebook, needed=("device", "result", "checkpoint")), out, root)
     if grid.report or options.report_only:
         read_parameters(report, needed=("results", "grid"))
     if options.data_dir and not options.data_dir.is_dir():
         raise LaunchError(f"--data-dir is {options.data_dir}, but there is no such directory.")
+    if options.report_only:     # the report itself says what it cannot use
+        check_writable(out)
+        return grid, cells, {}, {}
     epochs = planned_epochs(grid, cells, check)
-    for cell in cells:
-        is_finished(cell)
+    results = {cell.name: read_finished(cell) for cell in cells}
     check_writable(out)
     check_writable(cells[0].checkpoint.parent)
-    return grid, cells, epochs
+    return grid, cells, epochs, results
 
 
-def _todo(cells):
+def _todo(cells, results):
+    """The cells that lack something; what is said of the others."""
     todo = []
     for cell in cells:
-        if is_finished(cell) and cell.file(".html").exists():
-            show(f"{cell.name}: skipped, finished before. To run it again delete {cell.file('.json')}; to train it "
-                 f"anew also {cell.checkpoint}.")
-        else:
+        result = results[cell.name]
+        if result is None or not cell.file(".html").exists() or not is_whole(cell.file(".ipynb")):
             todo.append(cell)
+            continue
+        show(f"{cell.name}: skipped, finished before. Another --out runs it again.")
+        if (version := result["versions"]["diffurec"]) != __version__:
+            show(f"{cell.name}: its result was made by diffurec {version}, and this is {__version__}; the report tells "
+                 "them apart.")
     return todo
 
 
@@ -366,17 +433,17 @@ def main(arguments=None, notebook=NOTEBOOK, grids=GRIDS, root=ROOT, report=REPOR
 
     0: all finished, 1: a cell or the report failed, 2: refused, 3: cells left to another launch, 130: interrupted.
     """
-    options = _parse(arguments)
-    out = options.out.resolve()
     try:
-        grid, cells, epochs = _prepare(options, out, notebook, grids, root, report, check)
-        if options.data_dir:        # by the environment, not as a parameter: so the notebook names no machine's path
-            os.environ["DIFFUREC_DATA_DIR"] = str(options.data_dir.resolve())
+        options = _parse(arguments)
+        out = _resolved(options)
+        grid, cells, epochs, results = _prepare(options, out, notebook, grids, root, report, check)
         show(f"{grid.title} ({len(cells)} {'run' if len(cells) == 1 else 'runs'})")
-        todo = [] if options.report_only else _todo(cells)
-        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))} if options.jobs > 1 else {}
+        todo = [] if options.report_only else _todo(cells, results)
+        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))} if options.jobs > 1 else {}
+        if options.data_dir:        # by the environment, not as a parameter: so the notebook names no machine's path
+            variables["DIFFUREC_DATA_DIR"] = str(options.data_dir.resolve())
         progress = Progress({cell.name: epochs[cell.name] for cell in todo})
-        launch = Launch(notebook, root, options.device, kernel_managers(threads), progress, len(cells) > 1)
+        launch = Launch(notebook, root, options.device, kernel_managers(variables), progress, len(cells) > 1)
         with on_interrupt(launch.kernels.stop):
             failed, left = run_cells(todo, launch, options.jobs)
             progress.bar.close()
@@ -387,8 +454,14 @@ def main(arguments=None, notebook=NOTEBOOK, grids=GRIDS, root=ROOT, report=REPOR
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:        # of a cell or the report it is said there
+        print(f"{error.filename or 'A file'} cannot be used ({error.strerror}); choose another path.", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("Memory ran out before anything was run; free some, and launch again.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from the last finished epoch.", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     if failed:
         show(f"{len(failed)} of {len(cells)} failed: {', '.join(failed)}. The same command runs them again.")
@@ -398,4 +471,5 @@ def main(arguments=None, notebook=NOTEBOOK, grids=GRIDS, root=ROOT, report=REPOR
 
 
 if __name__ == "__main__":
+    loaded()
     sys.exit(main())

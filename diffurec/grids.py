@@ -10,7 +10,9 @@
 
 import ast
 import difflib
+import hashlib
 import itertools
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -23,6 +25,9 @@ from .data import KNOWN
 
 ROOT = Path(__file__).resolve().parent.parent
 GRIDS = ROOT / "notebooks" / "experiments" / "grids"
+FILES = (".csv", ".parquet", ".inter")      # what load_interactions reads
+MOST_CELLS = 10_000
+LONGEST_NAME = 180      # of a cell; file systems take 255 bytes, and endings like .partial.html.partial come after it
 WHERE = ("data_dir", "device", "result", "checkpoint")      # say where a run happens, not what it is: none is in a grid
 
 
@@ -69,7 +74,7 @@ def read_parameters(notebook, needed):
         raise LaunchError(f"The notebook {notebook} cannot be read ({error.strerror}); restore it.") from error
     except StopIteration:
         raise LaunchError(f"{notebook} has no cell tagged 'parameters'; tag the one that holds them.") from None
-    except (SyntaxError, ValueError, TypeError, AttributeError) as error:
+    except (SyntaxError, ValueError, TypeError, AttributeError, KeyError, RecursionError, MemoryError) as error:
         raise LaunchError(f"The parameters of {notebook} cannot be read ({error}); its cell tagged 'parameters' must "
                           "hold lines of NAME = LITERAL only.") from error
     missing = [name for name in needed if name not in defaults]
@@ -82,12 +87,16 @@ def read_parameters(notebook, needed):
 def read_grid(grid, folder=GRIDS):
     """The Grid of this name in the folder, or at this path; LaunchError."""
     path = Path(grid) if str(grid).endswith(".toml") else folder / f"{grid}.toml"
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise LaunchError(f"The grid {str(grid)[:60]!r} cannot be read ({error.strerror}); give another.") from error
+    if not there:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise LaunchError(f"There is no grid {str(grid)!r}; take one of {known}, or give the path of a .toml file.")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise LaunchError(f"{path} cannot be read as TOML ({error}); correct it.") from error
     forms = {"title": (str, "a string"), "report": (bool, "true or false"),
              "parameters": (dict, "a table, [parameters]"), "axes": (dict, "a table, [axes]")}
@@ -109,11 +118,17 @@ def expand(grid, defaults, out, root):
             raise LaunchError(f"{grid.name}: the axis {axis} must be a list of one value or more.")
     for name, value in [*parameters.items(), *((axis, value) for axis, values in axes.items() for value in values)]:
         _check_parameter(grid.name, name, value, defaults)
+    if (count := math.prod(map(len, axes.values()))) > MOST_CELLS:
+        raise LaunchError(f"{grid.name}: its axes make {count:,} cells, and {MOST_CELLS:,} are the most; "
+                          "shorten the lists.")
     cells = {}
     for values in itertools.product(*axes.values()):
         given = {**parameters, **dict(zip(axes, values))}
         parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, values)] or [grid.name]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts)).strip(".-")
+        if len(name) > LONGEST_NAME:
+            digest = hashlib.sha256(name.lower().encode()).hexdigest()[:12]
+            name = f"{name[:LONGEST_NAME - 13]}-{digest}"
         if not name:
             raise LaunchError(f"{grid.name}: no file can be named after {values}; change the axes.")
         if name.lower() == "report":
@@ -135,26 +150,50 @@ def _check_parameter(grid, name, value, defaults):
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise LaunchError(f"{grid}: the notebook has no parameter {name}{hint}; it takes {', '.join(known)}.")
     wanted, found = type(defaults[name]), type(value)
+    if found not in (str, int, float, bool):
+        raise LaunchError(f"{grid}: {name} is a {found.__name__}, and a parameter is a string, a number, true or "
+                          "false.")
     if not (wanted is type(None) or found is wanted or (wanted is float and found is int)):
         raise LaunchError(f"{grid}: {name} = {value!r} is of type {found.__name__}, and the notebook takes "
                           f"{wanted.__name__}, like {defaults[name]!r}.")
 
 
 def checkpoints(out, root):
-    """runs/OUT for an output below the repository, where git ignores it; beside the output otherwise."""
-    if out.is_relative_to(root):
-        return root / "runs" / ("__".join(out.relative_to(root).parts) or "__")
-    return out / ".runs"
+    """runs/OUT for an output below the repository, where git ignores it; beside the output otherwise.
+
+    No two outputs share one: that of the repository itself is runs/__, and a name that begins so gets one _ more.
+    """
+    if not out.is_relative_to(root):
+        return out / ".runs"
+    first, *below = out.relative_to(root).parts or ("",)
+    if not first:
+        return root / "runs" / "__"
+    return root.joinpath("runs", "_" + first if first.startswith("__") else first, *below)
+
+
+def own_file(dataset):
+    """The path of a data set that is given as a file; None for one that has a name."""
+    return ROOT / dataset if Path(dataset).suffix else None
 
 
 def check_run(parameters):
     """(ModelConfig, TrainConfig) of a run with these parameters; ValueError for a value that it would fail on."""
     dataset = parameters["dataset"]
-    own_file = Path(dataset).suffix != ""
-    if own_file and not (ROOT / dataset).is_file():
-        raise ValueError(f"There is no file {dataset!r} to read the data from, seen from {ROOT}.")
-    if not own_file and dataset not in KNOWN:
+    file = own_file(dataset)
+    if file and file.suffix.lower() not in FILES:
+        raise ValueError(f"The data set {dataset!r} has the suffix {file.suffix!r}; {', '.join(FILES)} are read.")
+    try:
+        if file and not file.is_file():
+            raise ValueError(f"There is no file {dataset!r} to read the data from, seen from {ROOT}.")
+    except OSError as error:
+        raise ValueError(f"The data set {dataset[:60]!r} cannot be read ({error.strerror}).") from error
+    if not file and dataset not in KNOWN:
         raise ValueError(f"There is no data set {dataset!r}; take one of {', '.join(KNOWN)}, or the path of a file.")
+    return check_settings(parameters)
+
+
+def check_settings(parameters):
+    """The same of a run whose data are there: what else would fail only when it has been trained."""
     model, training = configure_run(parameters)
     for name, steps in (("num_steps", parameters["num_steps"]), ("eval_num_steps", training.eval_num_steps)):
         if steps is not None and not (type(steps) is int and 1 <= steps <= model.num_diffusion_steps):
@@ -163,6 +202,8 @@ def check_run(parameters):
     users = parameters["analysis_users"]
     if type(users) is not int or users != 0 and users < 10:
         raise ValueError(f"analysis_users must be 0 or a whole number of at least 10, but it is {users!r}.")
+    if users and training.seed >= 2**32:        # scikit-learn's map of the targets takes no larger one
+        raise ValueError(f"seed must be below 2^32 where analysis_users is not 0, but it is {training.seed}.")
     return model, training
 
 

@@ -47,6 +47,10 @@ REWRITTEN = (
     (r"\\sim(?![A-Za-z])", "∼"),
 )
 
+# Attributes whose address a browser fetches by itself, whatever the element (href it does for few), and those in CSS.
+FETCHING = ("src", "data", "poster", "background")
+STYLED = re.compile(r"""(?i)@import\s*(?:url\(\s*)?['"]?([^'")\s;]+)|url\(\s*['"]?([^'")]+)""")
+
 CHILDREN = {"mfrac": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "mroot": 2, "msubsup": 3, "munderover": 3}
 
 
@@ -139,6 +143,26 @@ class Exporter(HTMLExporter):
         return MarkdownWithMath(renderer, block=BlockParser(), inline=InlineParser(hard_wrap=False)).render(source)
 
 
+def fetched(page):
+    """(element's name, address) of everything that a browser would fetch for the page, beside links to click."""
+    for element in BeautifulSoup(page, "html.parser").find_all(True):
+        addresses = [element[name] for name in FETCHING if element.get(name)]
+        if element.name in ("link", "base", "image", "use", "feImage", "feimage"):
+            addresses += [element[name] for name in ("href", "xlink:href") if element.get(name)]
+        for name in ("srcset", "imagesrcset"):
+            # Commas part the candidates, and stand within the address of one that is data.
+            addresses += re.findall(r"(?:^|,)\s*([^\s,]\S*[^\s,]|[^\s,])", element.get(name, ""))
+        if element.name == "meta" and element.get("http-equiv", "").lower() == "refresh":
+            addresses += re.findall(r"(?i)url\s*=\s*['\"]?([^'\"]+)", element.get("content", ""))
+        style = element.get("style", "") + (element.get_text() if element.name == "style" else "")
+        addresses += [a or b for a, b in STYLED.findall(re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL))]
+        if element.get("srcdoc"):
+            yield from fetched(element["srcdoc"])
+        for address in addresses:
+            if not re.match(r"(?i)\s*(data:|#|about:blank|javascript:|$)", address):
+                yield element.name, address.strip()
+
+
 def export_html(notebook_path, html_path):
     """Writes the page of a notebook, the whole of it or nothing; ValueError when the notebook cannot be read.
 
@@ -155,9 +179,7 @@ def export_html(notebook_path, html_path):
     notebook.metadata.pop("widgets", None)      # drawn by a fetched library; without it their text is shown
     resources = {"metadata": {"name": notebook_path.stem, "path": str(notebook_path.parent)}}
     page, _ = Exporter(raw_template=TEMPLATE).from_notebook_node(notebook, resources)
-    for element in BeautifulSoup(page, "html.parser").find_all(["img", "script", "link", "iframe", "source", "video"]):
-        address = element.get("src") or element.get("href") or "data:"
-        if not address.startswith("data:"):
-            warnings.warn(f"{notebook_path.stem}: the page does not hold {address}, its <{element.name}> will be "
-                          "missing where that cannot be fetched.", stacklevel=2)
+    for element, address in fetched(page):
+        warnings.warn(f"{notebook_path.stem}: the page does not hold {address}, its <{element}> will be missing where "
+                      "that cannot be fetched.", stacklevel=2)
     write_atomically(Path(html_path), page.encode("utf-8"))

@@ -58,19 +58,23 @@ class Lines:
 
     def __init__(self, file, label="", read=lambda line: None):
         self.file, self.label, self.read = file, label, read
-        self.rest = ""
+        self.pieces = []        # of a line that has not ended
 
     def write(self, text):
-        *lines, self.rest = (self.rest + text).split("\n")
+        self.pieces.append(text)
+        if "\n" not in text:
+            return
+        *lines, rest = "".join(self.pieces).split("\n")
+        self.pieces = [rest]
         for line in lines:
             self.read(line)
-            show(self.label + line, self.file)
+        show("\n".join(self.label + line for line in lines), self.file)
 
     def flush(self):
         """Nothing: papermill flushes after every piece of text, and half a line is shown when the rest is there."""
 
     def close(self):
-        if self.rest:
+        if any(self.pieces):
             self.write("\n")
 
 

@@ -1,21 +1,78 @@
-"""Result files: what a run of train.ipynb leaves, with a schema and a version, and how a directory of them is read."""
+"""Result files: what a run of train.ipynb leaves, one validation of it, and how a directory of them is told apart.
 
+A user's rank is written "12", or "12-15" where the target shares its score with others and can take any of these.
+Schema 2 had the middle of them instead: its "12.5" is read as "12-13".
+"""
+
+import hashlib
+import itertools
 import json
+import math
+import re
+from collections import Counter
 from dataclasses import fields
 
 import numpy as np
+from jsonschema import Draft202012Validator
 
 from .checkpoint import write_atomically
 from .config import ModelConfig, TrainConfig
+from .metrics import CUTOFFS, mean_metrics
 
-SCHEMA = 2
+SCHEMA = 3
+FORMS = {2: re.compile(r"[1-9][0-9]{0,9}(\.5)?"), 3: re.compile(r"[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})?")}     # of a rank
+SPLITS = ("validation", "test")
+MODELS = ("most-popular", "Markov chain", "DiffuRec")
+DIFFERENCES = tuple(f"DiffuRec − {name}" for name in MODELS[:2])
+METRICS = (*(f"HR@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR")
 # Parameters of a run beside the settings of the two classes. Where it ran (device, files) does not count.
 RUN = ("dataset", "variant", "settings", "num_steps", "analysis_users", "must_beat_popular")
-REQUIRED = {
-    "parameters": dict, "settings": dict, "seed": int, "versions": dict, "machine": str, "data": dict, "log": list,
-    "best_epoch": int, "finished": str, "metrics": dict, "differences": dict, "groups": dict, "analysis": dict,
-    "ranks": dict,
+KEY = ("dataset", "settings", "variant", "seed")        # the parameters that tell runs apart in a report
+
+
+def _every(names, rule, **more):
+    """The rule of an object in which each of these names has a value by `rule`."""
+    return {"type": "object", "required": [*names], "properties": dict.fromkeys(names, rule), **more}
+
+
+def _list(rule, least=0, most=None):
+    return {"type": "array", "items": rule, "minItems": least} | ({} if most is None else {"maxItems": most})
+
+
+TEXT, OBJECT, NUMBER = {"type": "string"}, {"type": "object"}, {"type": "number"}
+COUNT, AT_LEAST_1 = ({"type": "integer", "minimum": least} for least in (0, 1))
+FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+DIFFERENCE = {"type": "number", "minimum": -1, "maximum": 1}
+SCALARS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
+MEANS = _every(METRICS, FRACTION)
+GROUP = {"allOf": [MEANS, _every(["users"], AT_LEAST_1)]}
+EPOCH = {"type": "object", "required": ["epoch", "loss", "seconds", "validation"], "properties": {
+    "epoch": AT_LEAST_1, "loss": NUMBER, "seconds": {"type": "number", "minimum": 0, "maximum": 10**9},
+    "validation": {**MEANS, "type": ["object", "null"]}}}
+POINTS = ("tsne", "cluster", "popularity", "item")
+MAP = {"type": "object", "required": [*POINTS], "properties": {
+    "tsne": _list(_list(NUMBER, 2, 2), 1), **dict.fromkeys(POINTS[1:], _list(COUNT, 1))}}
+ROWS = {"steps": ("num_steps", "agreement"), "ensembles": ("ensemble",),         # the first tells the rows apart
+        "uncertainty": ("lambda_uncertainty", "spread", "overlap", "diversity")}
+ANALYSIS = {"if": {"minProperties": 1}, "then": {      # {} where there is none
+    "required": ["users", "steps", "uncertainty", "ensembles", "map"],
+    "properties": {"users": AT_LEAST_1, "map": MAP, **{
+        part: _list({"allOf": [MEANS, _every(names, NUMBER)]}, 1) for part, names in ROWS.items()}}}}
+RULES = {
+    "parameters": SCALARS | {"required": [*KEY], "properties": {
+        **dict.fromkeys(("dataset", "settings", "variant"), TEXT), "seed": COUNT}},
+    "settings": _every(["model", "train"], SCALARS), "seed": COUNT, "versions": _every(["diffurec"], TEXT),
+    "machine": TEXT,
+    "data": {"type": "object", "required": ["name", "users", "items", "interactions", "checksum"], "properties": {
+        "name": TEXT, "users": AT_LEAST_1, "items": AT_LEAST_1, "interactions": AT_LEAST_1, "checksum": TEXT,
+        "file": {"type": ["string", "null"]}}},
+    "log": _list(EPOCH, 1), "best_epoch": COUNT, "finished": TEXT,
+    "metrics": _every(SPLITS, _every(MODELS, _every(METRICS, _list(FRACTION, 3, 3)))),
+    "differences": _every(SPLITS, _every(DIFFERENCES, _every(METRICS, _list(DIFFERENCE, 3, 3)))),
+    "groups": _every(MODELS, {"type": "object", "minProperties": 1, "additionalProperties": GROUP}),
+    "analysis": OBJECT | ANALYSIS, "ranks": _every(SPLITS, TEXT),
 }
+VALIDATOR = Draft202012Validator({"type": "object", "required": [*RULES], "properties": RULES})
 
 
 def run_parameters(namespace):
@@ -24,35 +81,119 @@ def run_parameters(namespace):
     return {name: namespace[name] for name in (*RUN, *settings)}
 
 
+def file_digest(path):
+    """sha256 (hex) of a file: whether the data of a run are still the same is told by it without reading them."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_result(path, outcome, ranks):
-    """Writes a run's outcome, whole or not at all. ranks: {"validation": [U], "test": [U]}, each as one string."""
-    written = {split: " ".join(np.format_float_positional(r, trim="-") for r in values) for split, values in ranks.items()}
-    content = {"schema": SCHEMA, **outcome, "ranks": written}
-    write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
+    """Writes a run's outcome, whole or not at all; ValueError if it is none.
+
+    ranks: {"validation": ..., "test": ...}, each the first and last place of every user's target [U, 2], or [U] where
+    nothing is tied. Each becomes one string.
+    """
+    written = {split: " ".join(str(first) if first == last else f"{first}-{last}" for first, last in _pairs(r).tolist())
+               for split, r in ranks.items()}
+    text = json.dumps({"schema": SCHEMA, **outcome, "ranks": written}, indent=1, allow_nan=False)
+    _checked(path.name, _parse(text))
+    write_atomically(path, text.encode())
+
+
+def _pairs(ranks):
+    ranks = np.asarray(ranks)
+    both = np.stack([np.floor(ranks), np.ceil(ranks)], axis=1) if ranks.ndim == 1 else ranks
+    return both.astype(np.int64)
 
 
 def read_result(path):
-    """The outcome in a result file, its ranks as arrays [U]; ValueError naming what is wrong with the file."""
+    """The outcome in a result file, its ranks as arrays [U, 2] int64, and its name as "file"; ValueError naming what is
+    wrong with the file.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name} cannot be read as JSON ({error}).") from error
+        content = _parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{path.name} cannot be read as JSON ({str(error) or type(error).__name__}).") from error
+    return {**_checked(path.name, content), "file": path.name}
+
+
+def _parse(text):
+    def finite(number):
+        if not math.isfinite(value := float(number)):
+            raise ValueError(f"{number} is no finite number")
+        return value
+
+    return json.loads(text, parse_float=finite, parse_constant=finite)
+
+
+def _checked(name, content):
+    """The content of a result file with its ranks as arrays; ValueError if anything in it is not as it must be."""
     if not isinstance(content, dict) or "schema" not in content:
-        raise ValueError(f"{path.name} is not a result of train.ipynb: it has no schema.")
-    if content["schema"] != SCHEMA:
-        raise ValueError(f"{path.name} has schema {content['schema']!r}, and this version reads {SCHEMA}.")
-    for key, kind in REQUIRED.items():
-        if type(content.get(key)) is not kind:
-            raise ValueError(f"{path.name} is damaged: {key} is not there as {kind.__name__}.")
+        raise ValueError(f"{name} is not a result of train.ipynb: it has no schema.")
+    if type(content["schema"]) is not int or content["schema"] not in FORMS:
+        raise ValueError(f"{name} has schema {_short(content['schema'])}, and this version reads "
+                         f"{' and '.join(map(str, FORMS))}.")
     try:
-        content["ranks"] = {split: np.array(content["ranks"][split].split(), float) for split in ("validation", "test")}
-        users = content["data"]["users"]
-        sound = all(len(r) == users and ((r >= 1) & np.isfinite(r)).all() for r in content["ranks"].values())
-    except (KeyError, AttributeError, ValueError, TypeError) as error:
-        raise ValueError(f"{path.name} is damaged: its ranks or its data cannot be read ({error!r}).") from error
-    if not sound:
-        raise ValueError(f"{path.name} is damaged: its ranks are not one finite number of at least 1 for each of {users} users.")
-    return content
+        if error := next(VALIDATOR.iter_errors(content), None):
+            place = ".".join(map(str, error.absolute_path)) or "the result"
+            wrong = f" ({_short(error.instance)})" if error.validator != "required" else ""
+            rule = error.message if error.validator == "required" else f"{error.validator} {error.validator_value}"
+            raise ValueError(f"{_short(place, quote=False)}{wrong}: {rule}")
+        ranks = {split: _read_ranks(content, split) for split in SPLITS}
+        _check_means(content, ranks)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged: {error}.") from error
+    return {**content, "ranks": ranks}
+
+
+def _short(value, quote=True):
+    """A value in one short line, for a sentence."""
+    text = repr(value) if quote else " ".join(value.split())
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
+def _read_ranks(content, split):
+    """The ranks of one split, [U, 2] int64; ValueError if they are not one place or two for every user."""
+    users, items = content["data"]["users"], content["data"]["items"]
+    form = FORMS[content["schema"]]
+    words = content["ranks"][split].split(" ")
+    for word in words:
+        if not form.fullmatch(word):
+            raise ValueError(f"ranks.{split} holds {_short(word)}, which is no rank")
+    if len(words) != users:
+        raise ValueError(f"ranks.{split} holds {len(words)} ranks and data.users is {users}")
+    if content["schema"] == 2:
+        ranks = _pairs(np.array(words, float))
+    else:
+        ranks = np.array([(int(first), int(last or first)) for first, _, last in (w.partition("-") for w in words)])
+    if not ((ranks[:, 0] <= ranks[:, 1]) & (ranks[:, 1] <= items)).all():
+        raise ValueError(f"ranks.{split} must lie within 1 to {items}, the first place before the last")
+    return ranks
+
+
+def _check_means(content, ranks):
+    """ValueError if parts of the content contradict each other."""
+    for kind in ("metrics", "differences"):
+        for split, name, metric in itertools.product(SPLITS, MODELS if kind == "metrics" else DIFFERENCES, METRICS):
+            mean, low, high = content[kind][split][name][metric]
+            if not low - 1e-9 <= mean <= high + 1e-9:
+                raise ValueError(f"{kind}.{split}.{name}.{metric} is {mean}, outside its interval")
+    for split, pairs in ranks.items():
+        # In schema 2 the metrics were those at the middle place: for a tied user they can be another value.
+        tolerance = 1e-6 + (float((pairs[:, 0] < pairs[:, 1]).mean()) if content["schema"] == 2 else 0)
+        for metric, mean in mean_metrics(pairs).items():
+            found = content["metrics"][split]["DiffuRec"][metric][0]
+            if abs(found - mean) > tolerance:
+                raise ValueError(f"metrics.{split}.DiffuRec.{metric} is {found}, and its ranks give {mean}")
+    if content["seed"] != content["parameters"]["seed"]:
+        raise ValueError(f"seed is {content['seed']}, and parameters.seed is {content['parameters']['seed']}")
+    if analysis := content["analysis"]:
+        for part, (number, *_) in ROWS.items():
+            if len({row[number] for row in analysis[part]}) < len(analysis[part]):
+                raise ValueError(f"analysis.{part} holds the same {number} twice")
+        points = analysis["map"]
+        if len({len(points[name]) for name in POINTS}) > 1 or max(points["item"]) > content["data"]["items"]:
+            raise ValueError("analysis.map does not hold one item of the data for each of its points")
 
 
 def read_results(directory):
@@ -64,3 +205,58 @@ def read_results(directory):
         except ValueError as error:
             problems.append(str(error))
     return results, problems
+
+
+def setup(run):
+    """The settings of a run but for the seed, the device and what makes its variant."""
+    both = run["settings"]["model"] | run["settings"]["train"]
+    return {k: v for k, v in both.items() if k not in ("seed", "device", "cross_attention", "offset_noise")}
+
+
+def label_runs(results, planned=()):
+    """({key: result}, {keys of planned runs that are not there}, remarks) for the results of one directory.
+
+    A key is (dataset, settings, variant, seed). Other parameters in which the runs differ stand behind the settings, as
+    in "laptop, hidden_size = 64"; behind a data set that was not the same in all of them its checksum's beginning. Who
+    pairs runs by their keys pairs no different data and no different settings. planned: the parameters of the grid's
+    runs. remarks: a sentence on each result that is left out, and on data and versions that are mixed.
+    """
+    names = sorted({name for p in (*planned, *(r["parameters"] for r in results)) for name in p})
+    values = {name: {p.get(name) for p in (*planned, *(r["parameters"] for r in results))} for name in names}
+    telling = [name for name in names if name not in KEY and len(values[name]) > 1]
+    checksums = {}
+    for run in results:
+        checksums.setdefault(run["parameters"]["dataset"], Counter())[run["data"]["checksum"]] += 1
+    mixed = {dataset for dataset, found in checksums.items() if len(found) > 1}
+
+    def key(parameters, checksum=None):
+        dataset, settings, variant, seed = (parameters[name] for name in KEY)
+        more = [f"{name} = {parameters[name]}" for name in telling if parameters.get(name) is not None]
+        if checksum and dataset in mixed:
+            dataset += f" ({checksum[:8]})"
+        return dataset, ", ".join([settings, *more]), variant, seed
+
+    runs, first, remarks = {}, {}, []
+    for run in results:
+        found = key(run["parameters"], run["data"]["checksum"])
+        alike = setup(run), {name: run["data"][name] for name in ("users", "items", "interactions")}
+        model = first.setdefault(found[:2], (run["file"], alike))
+        if found in runs:
+            used = runs[found]["file"]
+            remarks.append(f"{used} and {run['file']} are of the same run; {used} is used.")
+        elif model[1] != alike:
+            remarks.append(f"{run['file']} has the parameters of {model[0]}, but other settings or another size of the "
+                           "data; it is left out.")
+        else:
+            runs[found] = run
+    for dataset in sorted(mixed):
+        listed = ", ".join(f"{checksum[:8]} in {n} runs" for checksum, n in checksums[dataset].items())
+        remarks.append(f"{dataset}: its data were not the same (checksums {listed}); they are shown apart and not "
+                       "paired.")
+    versions = Counter(run["versions"]["diffurec"] for run in runs.values())
+    if len(versions) > 1:
+        listed = ", ".join(f"{version} ({n})" for version, n in sorted(versions.items()))
+        remarks.append(f"Warning: the runs were made by different versions of diffurec, {listed}; a difference between "
+                       "them can come from the version.")
+    there = {key(run["parameters"]) for run in results}
+    return runs, {key(p) for p in planned} - there, remarks

@@ -16,13 +16,20 @@ from types import SimpleNamespace
 import nbformat
 import psutil
 import pytest
+import torch
+from nbclient import NotebookClient
 
-from diffurec import experiments
+from diffurec import __version__, experiments, kernels, load_interactions
 from diffurec.grids import Grid, check_run
-from diffurec.progress import Progress
+from diffurec.progress import Lines, Progress
+from diffurec.results import file_digest, write_result
+from test_results import RANKS, make_outcome
 
 PARAMETERS = """\
 dataset = "toys"        # a second "=" in a comment
+variant = "baseline"
+settings = "laptop"
+seed = 0
 epochs: int = 2
 rate = 0.1
 mood = "good"
@@ -61,8 +68,12 @@ if Path("broken").exists():
         os._exit(1)
     epochs += mood == "lies"
 Path("seen").write_text(os.environ.get("DIFFUREC_DATA_DIR", "") + device)
-content = {"schema": 1, "threads": os.environ.get("OMP_NUM_THREADS"), "parameters": {
-    "dataset": dataset, "epochs": epochs, "rate": rate, "mood": mood, "grad_clip": grad_clip, "device": device}}
+content = json.loads(Path("result.json").read_text())
+content |= {"machine": str(os.environ.get("OMP_NUM_THREADS")), "parameters": {
+    "dataset": dataset, "variant": variant, "settings": settings, "seed": seed, "epochs": epochs, "rate": rate,
+    "mood": mood, "grad_clip": grad_clip, "device": device}}
+if mood == "empties" and Path("broken").exists():
+    content["metrics"]["test"] = {}
 if mood != "silent" or not Path("broken").exists():
     _ = Path(result).write_text(json.dumps(content))
 """
@@ -106,6 +117,7 @@ def lab(tmp_path, monkeypatch):
         first, *others = map(code, sources)
         first.metadata.tags = ["parameters"]
         nbformat.write(nbformat.v4.new_notebook(cells=[first, *others]), root / f"{name}.ipynb")
+    write_result(root / "result.json", make_outcome(seed=0), RANKS)
     monkeypatch.setattr(experiments, "export_html", lambda notebook, page: page.write_text("page"))
     processes = []
 
@@ -142,11 +154,14 @@ def read_until(process, *texts):
 
 
 def finish_by_hand(lab, name="reports", **parameters):
+    """A finished run, as the stub of the notebook leaves it; its page says that it was made here."""
     lab.out.mkdir(exist_ok=True)
-    recorded = {"dataset": "toys", "epochs": 2, "rate": 0.1, "mood": "good", "grad_clip": None} | parameters
-    (lab.out / f"{name}.json").write_text(json.dumps({"schema": 1, "metrics": {}, "parameters": recorded}))
-    for ending in ("ipynb", "html"):
-        (lab.out / f"{name}.{ending}").write_text("finished before")
+    recorded = {"dataset": "toys", "variant": "baseline", "settings": "laptop", "seed": 0, "epochs": 2, "rate": 0.1,
+                "mood": "good", "grad_clip": None} | parameters
+    result = json.loads((lab.root / "result.json").read_text()) | {"parameters": recorded}
+    (lab.out / f"{name}.json").write_text(json.dumps(result))
+    (lab.out / f"{name}.html").write_text("finished before")
+    nbformat.write(nbformat.v4.new_notebook(), lab.out / f"{name}.ipynb")
 
 
 def test_failing_cells_among_good_ones_then_a_second_launch(lab, tmp_path, monkeypatch, capfd):
@@ -156,20 +171,21 @@ def test_failing_cells_among_good_ones_then_a_second_launch(lab, tmp_path, monke
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     monkeypatch.setenv("DIFFUREC_DATA_DIR", "")
     lab.write("grid", 'title = "Moods"\n[parameters]\nrate = 1\n[axes]\nepochs = [3]\n'
-                      'mood = ["raises", "dies", "silent", "lies", "good"]')
+                      'mood = ["raises", "dies", "silent", "lies", "empties", "good"]')
     (lab.root / "broken").touch()
     (tmp_path / "data").mkdir()
     assert lab.run("grid", "--data-dir", str(tmp_path / "data"), "--device", "cpu") == 1
     said, errors = capfd.readouterr()
     assert errors == ""
-    assert "Moods (5 runs)" in said and "[5/5] epochs-3_good: finished" in said and "left." in said
-    assert said.count("epoch 3/3  loss 1.5\n") == 5             # the notebook's own lines
+    assert "Moods (6 runs)" in said and "[6/6] epochs-3_good: finished" in said and "left." in said
+    assert said.count("epoch 3/3  loss 1.5\n") == 6             # the notebook's own lines
     for name, reason in {"raises": "AssertionError: last line", "dies": "The kernel died", "silent": "without writing",
-                         "lies": "epochs = 4, not 3"}.items():
+                         "lies": "epochs = 4, not 3", "empties": "no sound result: epochs-3_empties.par"}.items():
         line = next(line for line in said.splitlines() if f"epochs-3_{name}: FAILED" in line)
         assert reason in line and f"epochs-3_{name}.failed.ipynb" in line
-    assert "4 of 5 failed: epochs-3_raises, epochs-3_dies, epochs-3_silent, epochs-3_lies." in said.splitlines()[-1]
-    failed = [f"epochs-3_{name}.failed.ipynb" for name in ("dies", "lies", "raises", "silent")]
+    assert ("5 of 6 failed: epochs-3_raises, epochs-3_dies, epochs-3_silent, epochs-3_lies, epochs-3_empties."
+            in said.splitlines()[-1])
+    failed = [f"epochs-3_{name}.failed.ipynb" for name in ("dies", "empties", "lies", "raises", "silent")]
     good = [f"epochs-3_good.{ending}" for ending in ("html", "ipynb", "json")]
     assert lab.files() == sorted(failed + good)
     assert "first line" in (lab.out / "epochs-3_raises.failed.ipynb").read_text()
@@ -188,10 +204,10 @@ def test_failing_cells_among_good_ones_then_a_second_launch(lab, tmp_path, monke
     before = (lab.out / "epochs-3_good.json").stat().st_mtime_ns
     assert lab.run("grid", "--device", "auto") == 0             # another device is no other parameter
     said = capfd.readouterr().out
-    assert "epochs-3_good: skipped" in said and "epochs-3_good.json" in said
+    assert "epochs-3_good: skipped" in said
     assert (lab.out / "epochs-3_good.json").stat().st_mtime_ns == before
-    assert said.count("starts at epoch 4") == 4                 # from the checkpoints of the failed runs
-    assert not [name for name in lab.files() if "failed" in name or "partial" in name] and len(lab.files()) == 15
+    assert said.count("starts at epoch 4") == 5                 # from the checkpoints of the failed runs
+    assert not [name for name in lab.files() if "failed" in name or "partial" in name] and len(lab.files()) == 18
 
 
 def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_page_is_made(lab, monkeypatch, capsys):
@@ -215,7 +231,8 @@ def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_p
     ("title = 3", ["title", "string"]),
     ("report = 1", ["report", "true or false"]),
     ("axes = 3", ["axes", "[axes]"]),
-    ("[parameters]\nepoch = 3", ["epoch ", "did you mean epochs?", "dataset, epochs, rate, mood, grad_clip."]),
+    ("[parameters]\nepoch = 3", ["epoch ", "did you mean epochs?",
+                                "dataset, variant, settings, seed, epochs, rate, mood, grad_clip."]),
     ("[axes]\nzzz = [3]", ["zzz; it takes"]),
     ("[parameters]\nepochs = 3.0", ["epochs = 3.0", "float", "int"]),
     ("[parameters]\nepochs = true", ["epochs = True", "bool"]),
@@ -228,6 +245,12 @@ def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_p
     ("[axes]\nmood = ['a b', 'A/b']", ["two cells", "A-b"]),
     ("[axes]\nmood = ['/']", ["no file"]),
     ("[axes]\nmood = ['good', 'Report']", ["named report", "change the axes"]),
+    ("[axes]\nmood = " + "[" * 100_000, ["grid.toml", "TOML"]),
+    ("[axes]\nepochs = [[1, 2]]", ["epochs is a list", "a string, a number, true or false"]),
+    ("[parameters]\ngrad_clip = {a = 1}", ["grad_clip is a dict"]),
+    ("[parameters]\ngrad_clip = 1979-05-27", ["is a date"]),
+    ("[axes]\n" + "".join(f"{axis} = {[*range(1, 40)]}\n" for axis in ("epochs", "seed", "grad_clip")),
+     ["its axes make 59,319 cells, and 10,000 are the most; shorten the lists."]),
     ("[axes]\nrate = [1, 2.5]", ["grid: rate-2.5: rate must be at most 1, but it is 2.5."]),
 ])
 def test_a_grid_that_does_not_fit_is_refused_in_a_sentence(lab, capsys, text, parts):
@@ -262,6 +285,108 @@ def test_a_notebook_that_cannot_be_launched_is_refused(lab, capsys, source, part
     assert part in capsys.readouterr().err and not lab.out.exists()
 
 
+def test_names_too_long_for_a_file_end_in_a_digest_and_stay_apart(lab, capsys):
+    long = "x" * 250
+    lab.write("grid", f'[axes]\nmood = ["{long}a", "{long}b"]')
+    assert lab.run("grid") == 0
+    names = {name.split(".")[0] for name in lab.files()}
+    assert len(names) == 2 and len(lab.files()) == 6
+    assert all(name.startswith("xxx") and len(name) == 180 for name in names)
+    assert lab.run("grid") == 0
+    assert capsys.readouterr().out.count("skipped, finished before") == 2
+
+
+def test_paths_that_cannot_be_are_refused_in_a_sentence(lab, tmp_path, capsys):
+    lab.write("grid", "")
+    (tmp_path / "circle").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "circle")
+    long = "y" * 300
+    for arguments, out, part in (
+            (["grid"], tmp_path / "circle", ""), (["grid"], tmp_path / "circle" / "below", ""),
+            (["grid"], tmp_path / long, "File name too long"), ([long], lab.out, "File name too long"),
+            ([tmp_path / "circle.toml"], lab.out, "There is no grid"), (["grid"], tmp_path / "\udcff", "is not UTF-8"),
+            (["grid", "--data-dir", long], lab.out, "File name too long"),
+            (["grid", "--data-dir", str(tmp_path / "circle")], lab.out, "there is no such directory")):
+        assert lab.run(*arguments, out=out) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and part in said and "Traceback" not in said, said
+        assert str(out)[-6:] in said or part
+    assert not lab.out.exists()
+
+
+def test_memory_that_runs_out_before_the_launch_is_one_sentence(lab, monkeypatch, capsys):
+    lab.write("grid", "")
+    monkeypatch.setattr(experiments, "read_grid", lambda *_: (_ for _ in ()).throw(MemoryError))
+    assert lab.run("grid") == 2
+    assert capsys.readouterr().err == "Memory ran out before anything was run; free some, and launch again.\n"
+
+
+def test_an_interrupt_while_the_modules_are_loaded_is_one_sentence(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffurec.experiments", "quickstart", "--out", tmp_path / "out", "--device", "abacus"],
+        cwd=experiments.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    maps = psutil.Process(process.pid).memory_maps
+    while not any("libtorch" in part.path or "multiarray" in part.path for part in maps()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert (process.returncode, said) == (130, "Interrupted. The same command goes on from the last finished epoch.\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_kernel_that_does_not_start_gets_one_more_try(lab, monkeypatch, capsys, failures):
+    starts = lab.root / "starts"
+    (lab.root / "start.sh").write_text(f"""echo x >> starts
+[ $(wc -l < starts) -le {failures} ] && exit 1
+exec "$0" -m ipykernel_launcher -f "$1"
+""")
+    monkeypatch.setattr(kernels, "get_kernel_dict", lambda: {
+        "argv": ["sh", "-c", '. ./start.sh', sys.executable, "{connection_file}"], "language": "python"})
+    lab.write("grid", "")
+    assert lab.run("grid") == failures - 1
+    said = capsys.readouterr().out
+    assert said.count("grid: its kernel did not start, one more try. (") == 1 and len(starts.read_text()) == 4
+    assert ("grid: finished" in said) is (failures == 1) and ("FAILED" in said) is (failures == 2)
+
+
+def test_a_notebook_that_fails_in_a_cell_is_not_tried_again(lab, capsys):
+    lab.write("grid", '[parameters]\nmood = "dies"')
+    (lab.root / "broken").touch()
+    assert lab.run("grid") == 1
+    said = capsys.readouterr().out
+    assert "The kernel died" in said and "one more try" not in said and said.count("starts at epoch 1") == 1
+
+
+def test_what_a_cell_prints_beyond_a_million_characters_is_shown_and_not_kept(lab, capsys):
+    notebook = nbformat.read(lab.root / "stub.ipynb", as_version=4)
+    notebook.cells[1].source += "for i in range(30_000):\n    print('y' * 99)\nprint('z' * 50, end='')\n1 + 1"
+    nbformat.write(notebook, lab.root / "stub.ipynb")
+    lab.write("grid", "")
+    start = time.monotonic()
+    assert lab.run("grid") == 0
+    assert time.monotonic() - start < 60
+    assert capsys.readouterr().out.count("y" * 99 + "\n") == 30_000
+    text, value = nbformat.read(lab.out / "grid.ipynb", as_version=4).cells[2].outputs
+    printed = len("starts at epoch 1\n") + 2 * len("epoch 1/2  loss 1.5\n")
+    assert text.text.endswith(f"\n[{3_000_050 + printed - 1_000_000:,} more characters were printed, "
+                              "which the notebook leaves out.]\n")
+    assert len(text.text) < 1_000_200 and value.data["text/plain"] == "2"
+
+
+@pytest.mark.parametrize("piece", ["x" * 100, "x" * 99 + "\n"])
+def test_lines_take_time_in_proportion_to_what_is_printed(piece):
+    read, file = [], io.StringIO()
+    lines = Lines(file, "a: ", read.append)
+    start = time.monotonic()
+    for _ in range(100_000):
+        lines.write(piece)
+    lines.close()
+    assert time.monotonic() - start < 20
+    assert "".join(read) == piece.strip() * 100_000 and file.getvalue().count("a: ") == len(read)
+
+
 def test_an_output_that_cannot_be_written_is_refused(lab, tmp_path, monkeypatch, capsys):
     lab.write("grid", "")
     (tmp_path / "file").touch()
@@ -272,6 +397,33 @@ def test_an_output_that_cannot_be_written_is_refused(lab, tmp_path, monkeypatch,
     assert lab.run("grid") == 2
     said = capsys.readouterr().err
     assert "No space left on device" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("device, part", [
+    ("abacus", "There is no device 'abacus'; use 'auto', 'cpu' or 'cuda'."),
+    pytest.param("cuda", "This machine has no CUDA device that torch can use; take device='cpu' or 'auto'.",
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")),
+    *((name, "which this machine does not have; use 'auto', 'cpu' or 'cuda'.") for name in ("meta", "cuda:3", "cpu:1")),
+])
+@pytest.mark.parametrize("more", [[], ["--report-only"]])
+def test_a_device_that_is_not_there_is_refused(lab, monkeypatch, capsys, device, part, more):
+    if device == "cuda:3":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    lab.write("grid", "")
+    assert lab.run("grid", "--device", device, *more) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"--device is {device}") and said.endswith(f"{part}\n") and said.count("\n") == 1
+    assert not lab.out.exists() and not (lab.root / "runs").exists()
+
+
+def test_the_experiment_trains_on_the_device_it_is_given():
+    """Its setup cell, executed: the recorded parameters leave the device out, the configuration must not."""
+    cells = {cell.id: cell.source for cell in nbformat.read(experiments.NOTEBOOK, as_version=4).cells}
+    for device in ("cpu", "cuda:1"):
+        namespace = {}
+        exec(cells["parameters"] + f"\ndevice = {device!r}\n" + cells["setup"], namespace)
+        assert namespace["train_config"].device == device and "device" not in namespace["parameters"]
 
 
 def test_an_absent_data_directory_is_refused(lab, capsys):
@@ -286,17 +438,97 @@ def test_a_finished_cell_of_other_parameters_is_refused_before_anything_runs(lab
     assert lab.run("grid") == 2
     said = capsys.readouterr()
     assert "epochs = 4, not 3" in said.err and said.err.count("\n") == 1 and said.out == ""
-    (lab.out / "epochs-3_rate-0.1.json").write_text('{"schema": 1')
-    assert lab.run("grid") == 2
-    assert "no whole result" in capsys.readouterr().err
+    assert "choose another --out" in said.err and "remove" not in said.err and "delete" not in said.err
 
 
 def test_where_a_cell_ran_does_not_count(lab, capsys):
     lab.write("reports", "")
-    finish_by_hand(lab, device="cuda", data_dir="elsewhere", result="x", checkpoint="y")
+    finish_by_hand(lab, "reports", device="cuda", data_dir="elsewhere", result="x", checkpoint="y")
     assert lab.run("reports", "--device", "cpu") == 0
     assert "skipped" in capsys.readouterr().out
-    assert (lab.out / "reports.ipynb").read_text() == "finished before"
+    assert (lab.out / "reports.html").read_text() == "finished before"
+
+
+def change(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("text, part", [
+    ('{"schema": 3', "reports.json cannot be read as JSON"), ("[]", "it has no schema"),
+    ("[" * 100_000, "cannot be read as JSON"), ('{"schema": 1}', "has schema 1, and this version reads 2 and 3"),
+    ('{"schema": 3, "parameters": null}', "reports.json is damaged: "),
+])
+def test_a_result_that_cannot_be_used_is_refused_and_left_as_it_is(lab, capsys, text, part):
+    lab.write("reports", "")
+    finish_by_hand(lab)
+    (lab.out / "reports.json").write_text(text)
+    before = lab.files()
+    assert lab.run("reports") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"In {lab.out}, reports.json ") and part in said and said.count("\n") == 1
+    assert said.endswith("Choose another --out, or move this file elsewhere to run reports again.\n")
+    assert (lab.out / "reports.json").read_text() == text and lab.files() == before
+    assert lab.run("reports", "--report-only") == 0         # the report names it itself
+
+
+def test_a_file_of_data_that_has_changed_makes_another_run(lab, tmp_path, capsys):
+    rows = [f"u{u},i{(u + t) % 7},{t}" for u in range(5) for t in range(4)]
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(["user,item,timestamp", *rows]))
+    lab.write("reports", f"[parameters]\ndataset = '{own}'")
+    finish_by_hand(lab, dataset=str(own))
+    seen = json.loads((lab.out / "reports.json").read_text())["data"]
+    checksum = load_interactions(own).checksum
+    for known in ({"file": file_digest(own)}, {"checksum": checksum}, {"checksum": checksum, "file": "another file"}):
+        change(lab.out / "reports.json", data=seen | known)
+        assert lab.run("reports") == 0
+        assert "skipped" in capsys.readouterr().out
+    change(lab.out / "reports.json", data=seen | {"checksum": checksum, "file": file_digest(own)})
+    own.write_text("\n".join(["user,item,timestamp", *rows[:-1]]))
+    assert lab.run("reports") == 2
+    said = capsys.readouterr().err
+    assert said == (f"{lab.out / 'reports.json'} was made with other data (checksum {checksum[:8]}) than {own} holds now; "
+                    "choose another --out.\n")
+    own.write_text("nothing")
+    assert lab.run("reports") == 2
+    assert f"data of the checksum {checksum[:8]}, which cannot be compared" in capsys.readouterr().err
+
+
+def test_a_named_data_set_that_is_another_now_makes_another_run(lab, capsys):
+    lab.write("reports", "[parameters]\ndataset = 'ml-1m'")
+    finish_by_hand(lab, dataset="ml-1m")
+    assert lab.run("reports") == 2
+    assert "other data (checksum c0ffeec0) than ml-1m holds now; choose another --out." in capsys.readouterr().err
+
+
+def test_a_result_of_another_version_is_kept_and_that_is_said(lab, capsys):
+    lab.write("reports", "")
+    finish_by_hand(lab)
+    change(lab.out / "reports.json", versions={"diffurec": "0.1.0"})
+    assert lab.run("reports") == 0
+    said = capsys.readouterr().out
+    assert f"its result was made by diffurec 0.1.0, and this is {__version__}; the report tells them apart." in said
+    assert "skipped" in said and "starts" not in said
+
+
+@pytest.mark.parametrize("page", [True, False])
+@pytest.mark.parametrize("text", [None, "", '{"cells": ['])
+def test_a_notebook_that_is_missing_or_cut_is_made_again_from_the_checkpoint(lab, capsys, page, text):
+    lab.write("reports", "")
+    assert lab.run("reports") == 0
+    capsys.readouterr()
+    (lab.out / "reports.ipynb").unlink()
+    if text is not None:
+        (lab.out / "reports.ipynb").write_text(text)
+    if not page:
+        (lab.out / "reports.html").unlink()
+    assert lab.run("reports") == 0
+    said = capsys.readouterr().out
+    assert "starts again, because its notebook is missing or damaged; its checkpoint is used." in said
+    assert "starts at epoch 3" in said and lab.files() == ["reports.html", "reports.ipynb", "reports.json"]
+    nbformat.validate(nbformat.read(lab.out / "reports.ipynb", as_version=4))
+    assert lab.run("reports") == 0
+    assert "skipped" in capsys.readouterr().out
 
 
 def test_two_outputs_do_not_share_checkpoints(lab, tmp_path):
@@ -304,7 +536,9 @@ def test_two_outputs_do_not_share_checkpoints(lab, tmp_path):
         return experiments.expand(Grid("grid"), {"epochs": 2}, out, lab.root)[0].checkpoint
 
     assert checkpoint(lab.root / "reports") == lab.root / "runs" / "reports" / "grid"
-    assert checkpoint(lab.root / "reports" / "a") == lab.root / "runs" / "reports__a" / "grid"
+    assert checkpoint(lab.root / "reports" / "a") == lab.root / "runs" / "reports" / "a" / "grid"
+    outs = [lab.root, *(lab.root / out for out in ("reports__a", "a_/_b", "a__/b", "a/__b", "__", "___", "__/a", "_"))]
+    assert len({checkpoint(out) for out in outs}) == len(outs)
     assert checkpoint(tmp_path / "outside") == tmp_path / "outside" / ".runs" / "grid"
 
 
@@ -332,12 +566,61 @@ def test_two_cells_at_once_and_one_that_fails(lab, monkeypatch, capsys):
         assert f"\n{name}: epoch 1/2  loss 1.5\n" in said and f"\n{name}: epoch 2/2  loss 1.5\n" in said
     assert lab.files() == sorted(["raises.failed.ipynb"] + [
         f"{name}.{ending}" for name in ("good", "meets-1", "meets-2") for ending in ("html", "ipynb", "json")])
-    threads = {json.loads((lab.out / f"{name}.json").read_text())["threads"] for name in ("meets-1", "meets-2", "good")}
+    threads = {json.loads((lab.out / f"{name}.json").read_text())["machine"] for name in ("meets-1", "meets-2", "good")}
     assert threads == {str(max(1, os.cpu_count() // 2))}
 
     (lab.root / "broken").unlink()
     assert lab.run("grid") == 0
-    assert json.loads((lab.out / "raises.json").read_text())["threads"] is None
+    assert json.loads((lab.out / "raises.json").read_text())["machine"] == "None"
+
+
+def run_in_kernel(monkeypatch, code, home, **variables):
+    """What the code prints and displays in a kernel that is started with these variables beside the caller's own."""
+    for name, value in {"HOME": str(home), **variables}.items():
+        monkeypatch.setenv(name, value)
+    cells = [nbformat.v4.new_code_cell(code)]
+    manager = kernels.kernel_managers({})
+    NotebookClient(nbformat.v4.new_notebook(cells=cells), kernel_manager_class=manager, timeout=120).execute()
+    return cells[0].outputs
+
+
+def test_of_the_callers_environment_only_the_named_variables_reach_a_kernel(tmp_path, monkeypatch):
+    """Settings of matplotlib and IPython do not come by the home directory either."""
+    home = tmp_path / "home"
+    for place in (".config/matplotlib", ".ipython/profile_default/startup", "mine"):
+        (home / place).mkdir(parents=True)
+    (home / ".config/matplotlib/matplotlibrc").write_text("axes.facecolor: red\n")
+    (home / "mine" / "matplotlibrc").write_text("axes.facecolor: red\n")
+    for startup in (home / ".ipython/profile_default/startup/first.py", home / "mine" / "started.py"):
+        startup.write_text("import os; os.environ['STARTED'] = 'yes'\n")
+    (home / "mine" / "json.py").write_text("raise ImportError('another json')\n")
+    refused = {
+        "MPLBACKEND": "Agg", "MATPLOTLIBRC": str(home / "mine" / "matplotlibrc"), "MPLCONFIGDIR": str(home / "mine"),
+        "XDG_CONFIG_HOME": str(home / ".config"), "IPYTHONDIR": str(home / ".ipython"), "COLUMNS": "7",
+        "PYTHONSTARTUP": str(home / "mine" / "started.py"), "PYTHONPATH": str(home / "mine"), "TORCH_LOGS": "+dynamo",
+        "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "1", "NOT_KNOWN": "x",
+    }
+    named = {"DIFFUREC_DATA_DIR": str(home), "OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1",
+             "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+             "PIP_INDEX_URL": "https://example.org", "https_proxy": "http://example.org"}
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    stream, figure = run_in_kernel(
+        monkeypatch, "import os, json, matplotlib.pyplot as plt\n"
+        "print(json.dumps([dict(os.environ), plt.rcParams['axes.facecolor']]))\n_ = plt.plot([1, 2])",
+        home, **refused, **named)
+    variables, color = json.loads(stream.text)
+    assert color == "white" and "image/png" in figure.data
+    changed = {name for name in refused if variables.get(name) == refused[name]}
+    assert not changed and "STARTED" not in variables and "NOT_KNOWN" not in variables
+    assert {name: variables.get(name) for name in named} == named
+    assert variables["OMP_WAIT_POLICY"] == "passive" and variables["HOME"] == str(home)
+
+
+def test_a_caller_may_let_waiting_threads_spin_and_relative_directories_are_the_callers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = kernels.environment({"OMP_WAIT_POLICY": "active", "DIFFUREC_CACHE_DIR": "cache", "DIFFUREC_DATA_DIR": ""}, "x")
+    assert found["OMP_WAIT_POLICY"] == "active"
+    assert (found["DIFFUREC_CACHE_DIR"], found["DIFFUREC_DATA_DIR"]) == (str(tmp_path / "cache"), "")
 
 
 @pytest.mark.parametrize("jobs", ["0", "-2"])
@@ -385,9 +668,9 @@ def test_a_launch_interrupted_in_its_report_leaves_no_kernel_and_no_half_written
 
 
 def test_a_kernel_that_starts_while_the_launch_is_stopped_is_stopped_too():
-    kernels = experiments.kernel_managers({})
-    kernels.stop()
-    manager = kernels()
+    stopped = kernels.kernel_managers({})
+    stopped.stop()
+    manager = stopped()
     asyncio.run(manager.start_kernel())
     assert manager.provisioner.process.wait(timeout=60) == -signal.SIGKILL
     manager.cleanup_connection_file()
@@ -480,6 +763,10 @@ def test_a_report_that_cannot_be_made_is_refused_before_anything_runs(lab, capsy
     ({"num_steps": 32}, "num_steps"),
     ({"eval_num_steps": 17}, "eval_num_steps must be"),
     ({"hidden_size": 30, "num_heads": 4}, "num_heads"),
+    ({"dataset": "mine.txt"}, "The data set 'mine.txt' has the suffix '.txt'; .csv, .parquet, .inter are read."),
+    ({"dataset": "z" * 300 + ".csv"}, "cannot be read (File name too long)."),
+    ({"seed": 2**32, "analysis_users": 10}, "seed must be below 2^32 where analysis_users is not 0, but it is 4294967296."),
+    ({"seed": -1}, "seed must be a whole number of at least 0, but it is -1."),
     *(({"analysis_users": users}, "analysis_users must be 0 or") for users in (9, -1, 2.5, True, None)),
 ])
 def test_values_that_a_run_would_fail_on_are_refused(tmp_path, changes, part):
@@ -488,6 +775,7 @@ def test_values_that_a_run_would_fail_on_are_refused(tmp_path, changes, part):
             "eval_num_steps": 1, "analysis_users": 0}
     for dataset in ("ml-100k", str(tmp_path / "mine.csv")):
         assert check_run(good | {"dataset": dataset})[1].epochs == 7
+    assert check_run(good | {"dataset": "ml-1m", "seed": 2**32})[1].seed == 2**32
     assert check_run(good | {"dataset": "ml-1m", "num_steps": None})[0].num_diffusion_steps == 16
     with pytest.raises(ValueError) as error:
         check_run(good | {"dataset": "ml-1m"} | changes)

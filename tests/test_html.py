@@ -131,6 +131,38 @@ def test_a_picture_that_the_page_does_not_hold(tmp_path, address):
         page_of(tmp_path, f"![a picture]({address})")
 
 
+FETCHED = [
+    '<object data="a.svg"></object>', '<embed src="a.swf">', '<audio src="a.mp3"></audio>', '<track src="a.vtt">',
+    '<video poster="a.png"></video>', '<video><source src="a.mp4"></video>', '<base href="https://example.org/">',
+    '<meta http-equiv="refresh" content="0; url=https://example.org/a">', "<META HTTP-EQUIV=Refresh CONTENT='1;URL=a.html'>",
+    '<img srcset="a.png 1x, b.png 2x">', f'<img srcset="data:image/png;base64,{PIXEL} 1x, a.png 2x">',
+    '<picture><source srcset="a.png"></picture>', '<link rel="stylesheet" href="a.css">', '<script src="a.js"></script>',
+    '<style>@import "a.css";</style>', "<style>@import url(a.css);</style>", "<style>@IMPORT 'a.css' screen;</style>",
+    "<style>p { background: url('a.png') }</style>", "<style>@font-face { src: url(a.woff2) }</style>",
+    '<p style="background: URL( a.png )">x</p>', '<svg><image href="a.png"/></svg>', '<svg><use xlink:href="a.svg#b"/></svg>',
+    '<iframe src="a.html"></iframe>', '<iframe srcdoc="<img src=a.png>"></iframe>', '<input type="image" src="a.png">',
+    '<table background="a.png"></table>', '<frame src="a.html">',
+]
+
+
+@pytest.mark.parametrize("source", FETCHED)
+def test_whatever_a_page_would_fetch_is_warned_of(tmp_path, source):
+    output = new_output("display_data", {"text/html": f"<div>{source}</div>", "text/plain": "?"})
+    with pytest.warns(UserWarning, match="example: the page does not hold (a|b|https://example.org/)"):
+        page_of(tmp_path, new_code_cell("1", execution_count=1, outputs=[output]))
+
+
+@pytest.mark.parametrize("source", [
+    f'<img src="data:image/png;base64,{PIXEL}">', f'<img srcset="data:image/png;base64,{PIXEL} 1x">', '<a href="a.html">a</a>',
+    f"<style>p {{ background: url(data:image/png;base64,{PIXEL}) }}</style>", '<svg><use href="#b"/></svg>',
+    "<style>/* @import 'a.css'; */ p { fill: url(#b) }</style>", '<p style="color: red">url(a.png)</p>',
+    '<iframe src="about:blank"></iframe>', '<meta name="refresh" content="url=a">',
+])
+def test_of_what_a_page_holds_or_only_links_to_nothing_is_said(tmp_path, source):
+    output = new_output("display_data", {"text/html": f"<div>{source}</div>", "text/plain": "?"})
+    page_of(tmp_path, new_code_cell("1", execution_count=1, outputs=[output]))
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no notebook", b"[]", b"{}", b'{"nbformat": 4}', b"\xff\xfe",
                                      b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}'])
 def test_no_notebook_is_one_sentence(tmp_path, content):
