@@ -63,13 +63,13 @@ def told(request, bad_inputs):
 
 
 @pytest.fixture
-def refused(told):
-    """`with refused(what, exception, match=...)` is pytest.raises, and a row of the table."""
+def refused(request, told):
+    """`with refused(what, exception, match=...)` is pytest.raises, and a row of the table; what = None: the test's name."""
     @contextmanager
     def raises(what, exception, match):
         with pytest.raises(exception, match=match) as error:
             yield error
-        told(what, error.value)
+        told(what or " ".join(request.node.name.removeprefix("test_").replace("_", " ").split()), error.value)
 
     return raises
 

@@ -123,8 +123,8 @@ def test_an_earlier_file_survives_an_outcome_that_is_refused(tmp_path, value):
     assert path.read_bytes() == before and names_in(tmp_path) == ["run.json"]
 
 
-def test_an_outcome_that_could_not_be_read_again_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match="run.json is damaged: metrics.test.DiffuRec.HR@5 is .*, and its ranks give"):
+def test_an_outcome_that_could_not_be_read_again_is_not_written(refused, tmp_path):
+    with refused(None, ValueError, match="run.json is damaged: metrics.test.DiffuRec.HR@5 is .*, and its ranks give"):
         write_result(tmp_path / "run.json", make_outcome(), {**RANKS, "test": [[2, 2], [50, 50], [60, 60]]})
     assert names_in(tmp_path) == []
 
@@ -321,10 +321,10 @@ def test_the_parameters_of_a_run_are_all_settings_and_what_it_ran_but_not_where(
 
 
 @pytest.mark.parametrize("name", ["dataset", "analysis_users", "hidden_size", "patience"])
-def test_a_parameter_that_is_missing_is_a_key_error(name):
+def test_a_parameter_that_is_missing_is_a_key_error(refused, name):
     namespace = all_parameters()
     del namespace[name]
-    with pytest.raises(KeyError, match=name):
+    with refused(None, KeyError, match=name):
         run_parameters(namespace)
 
 
