@@ -19,7 +19,7 @@ def choose_device(name):
         device = torch.device(name)
     except (RuntimeError, TypeError):
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if device is None or device.type not in ("cpu", "cuda") or device.type == "cpu" and device.index:
         raise ValueError(f"There is no device {str(name)!r}; use 'auto', 'cpu', 'cuda' or 'cuda:1'.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:

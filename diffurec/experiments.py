@@ -27,11 +27,11 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import torch
 from nbclient.exceptions import DeadKernelError
 
 from . import __version__
 from .data import KNOWN
+from .distributed import choose_device
 from .early import INTERRUPTED, loaded
 from .grids import (
     GRIDS, ROOT, Cell, LaunchError, check_run, checkpoints, expand, own_file, planned_epochs, read_grid,
@@ -42,11 +42,9 @@ from .interactions import load_interactions
 from .kernels import kernel_managers
 from .progress import Lines, Progress, show
 from .results import file_digest, read_result
-from .training import choose_device
 
 NOTEBOOK = ROOT / "notebooks" / "experiments" / "train.ipynb"
 REPORT = ROOT / "notebooks" / "experiments" / "report.ipynb"
-
 
 MOST_PRINTED = 1_000_000    # characters of a notebook's cell that are kept; the notebook is saved after each cell
 
@@ -384,12 +382,9 @@ def _resolved(options):
 def _check_device(name):
     """LaunchError if the kernels could not train there. Nothing is put on a GPU, which may take one process only."""
     try:
-        device = choose_device(name)
+        choose_device(name)
     except ValueError as error:
-        raise LaunchError(f"--device is {name}. {error}") from error
-    there = torch.cuda.device_count() if device.type == "cuda" else 1
-    if device.type not in ("cpu", "cuda") or (device.index or 0) >= there:
-        raise LaunchError(f"--device is {name}, which this machine does not have; use 'auto', 'cpu' or 'cuda'.")
+        raise LaunchError(f"--device: {error}") from error
 
 
 def _prepare(options, out, notebook, grids, root, report, check):

@@ -400,10 +400,10 @@ def test_an_output_that_cannot_be_written_is_refused(lab, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("device, part", [
-    ("abacus", "There is no device 'abacus'; use 'auto', 'cpu' or 'cuda'."),
-    pytest.param("cuda", "This machine has no CUDA device that torch can use; take device='cpu' or 'auto'.",
+    *((name, "use 'auto', 'cpu', 'cuda' or 'cuda:1'.") for name in ("abacus", "meta", "cpu:1")),
+    pytest.param("cuda", "this machine has no CUDA device that torch can use; take 'cpu' or 'auto'.",
                  marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")),
-    *((name, "which this machine does not have; use 'auto', 'cpu' or 'cuda'.") for name in ("meta", "cuda:3", "cpu:1")),
+    ("cuda:3", "this machine has 3 CUDA devices; take 'cpu' or 'auto'."),
 ])
 @pytest.mark.parametrize("more", [[], ["--report-only"]])
 def test_a_device_that_is_not_there_is_refused(lab, monkeypatch, capsys, device, part, more):
@@ -413,7 +413,7 @@ def test_a_device_that_is_not_there_is_refused(lab, monkeypatch, capsys, device,
     lab.write("grid", "")
     assert lab.run("grid", "--device", device, *more) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"--device is {device}") and said.endswith(f"{part}\n") and said.count("\n") == 1
+    assert said.startswith(f"--device: There is no device '{device}'") and said.endswith(f"{part}\n") and said.count("\n") == 1
     assert not lab.out.exists() and not (lab.root / "runs").exists()
 
 
@@ -766,7 +766,7 @@ def test_a_report_that_cannot_be_made_is_refused_before_anything_runs(lab, capsy
     ({"dataset": "mine.txt"}, "The data set 'mine.txt' has the suffix '.txt'; .csv, .parquet, .inter are read."),
     ({"dataset": "z" * 300 + ".csv"}, "cannot be read (File name too long)."),
     ({"seed": 2**32, "analysis_users": 10}, "seed must be below 2^32 where analysis_users is not 0, but it is 4294967296."),
-    ({"seed": -1}, "seed must be a whole number of at least 0, but it is -1."),
+    ({"seed": -1}, "seed must be a whole number between 0 and 18446744073709551615, but it is -1."),
     *(({"analysis_users": users}, "analysis_users must be 0 or") for users in (9, -1, 2.5, True, None)),
 ])
 def test_values_that_a_run_would_fail_on_are_refused(tmp_path, changes, part):
