@@ -31,7 +31,7 @@ def truncated_linear(num_steps):
     start, end = scale * 0.0001 + 0.01, scale * 0.02 + 0.01
     if end > 1:
         end = scale * 0.001 + 0.01
-    return np.minimum(np.linspace(start, end, num_steps), 0.999)
+    return np.linspace(start, end, num_steps)
 
 
 def cosine(num_steps):
@@ -126,8 +126,6 @@ class GaussianDiffusion(nn.Module):
         whole number in 1..T.
         """
         num_steps = self.num_steps if num_steps is None else whole(num_steps, "num_steps", most=self.num_steps)
-        if num_steps == 1:
-            return [self.num_steps - 1]
         return np.linspace(self.num_steps - 1, 0, num_steps).round().astype(int).tolist()
 
     def p_sample_loop(self, predict_x_start, x_t, num_steps=None, generator=None):

@@ -342,6 +342,19 @@ def test_without_dropout_training_and_evaluation_are_the_same(padded_batch):
     torch.testing.assert_close(two_losses(model.train(), padded_batch)[0], two_losses(model.eval(), padded_batch)[0])
 
 
+def test_the_widened_weights_are_drawn_by_xavier():
+    """Deviation sqrt(2 / (inputs + outputs)); PyTorch's own is 9 % less or more. 4 %: 3.6 standard errors; seed 0."""
+    torch.manual_seed(0)
+    for block in DiffuRec(NUM_ITEMS, dataclasses.replace(SMALL, hidden_size=64)).approximator.blocks:
+        for linear in (block.attention.out, block.feed_forward[0], block.feed_forward[2]):
+            assert linear.weight.std().item() == pytest.approx(math.sqrt(2 / sum(linear.weight.shape)), rel=0.04)
+
+
+def test_predictions_carry_no_gradients():
+    model = make_model(QUICK)
+    assert not model.predict(torch.ones(2, 3, dtype=torch.long), num_steps=1).requires_grad
+
+
 def test_dropout_stands_after_attention_feed_forward_and_the_last_block():
     """Five sites in a model of two blocks, all at `dropout`, and one on the history at `embedding_dropout`."""
     model, calls = make_model(dataclasses.replace(SMALL, num_blocks=2)), []
