@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from diffurec import (
-    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, distributed, evaluate, fast, load_interactions,
-    load_model, rank_targets, train,
+    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, distributed, evaluate, evaluation, fast,
+    load_interactions, load_model, rank_targets, train,
 )
 from diffurec.analysis import reconstruct, some_users
 from diffurec.evaluation import expected_ranks, stream_seed, tied_ranks
+from diffurec.metrics import mean_metrics
 
 NUM_ITEMS = 20
 TINY = ModelConfig(
@@ -231,6 +232,17 @@ def test_the_seed_decides_the_ranks(model):
     assert not np.array_equal(run(0), run(1))
 
 
+def test_the_seed_is_0_and_a_batch_512_users_unless_said_otherwise(monkeypatch):
+    data, model, sizes = make_data(), Noise(random_table()), []
+    batches = evaluation.length_batches
+    monkeypatch.setattr(evaluation, "length_batches", lambda lengths, size: sizes.append(size) or batches(lengths, size))
+    found = rank_targets(model, data)
+    assert np.array_equal(found, rank_targets(model, data, seed=0))
+    assert not np.array_equal(found, rank_targets(model, data, seed=1))
+    assert evaluate(model, data) == mean_metrics(found)
+    assert sizes == [512] * 4
+
+
 def test_every_batch_has_random_numbers_of_its_own():
     """37 batches of one user: were the numbers the same in each, all users would have the same scores."""
     drawn = []
@@ -415,6 +427,9 @@ def test_neighbouring_seeds_give_unrelated_numbers():
 
 # Whose items?
 
+OTHERWISE = r"numbered otherwise .* \(numbering \w{12}\.\.\., not \w{12}\.\.\.\): .* Evaluate it on the data it was trained"
+
+
 def rows(order):
     """The same interactions as a file with its rows in this order; items are numbered by their first row."""
     lines = [f"u{user},i{(7 * user + time) % 30},{time}" for user in range(60) for time in range(8)]
@@ -435,7 +450,7 @@ def test_a_model_is_not_evaluated_on_items_numbered_otherwise(tmp_path, refused)
     for trained in (model, load_model(tmp_path / "run"), MostPopular(data["a"]), MarkovChain(data["a"])):
         assert evaluate(trained, data["a"]) and evaluate(trained, some_users(data["a"], 20))
         for name in ("turned", "renamed"):
-            with refused(f"data with items {name}", ValueError, "numbered otherwise .* Evaluate it on the data it was trained"):
+            with refused(f"data with items {name}", ValueError, OTHERWISE):
                 evaluate(trained, data[name])
             if hasattr(trained, "config"):
                 with pytest.raises(ValueError, match="numbered otherwise"):

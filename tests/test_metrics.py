@@ -387,6 +387,16 @@ def test_the_comparisons_options_reach_the_bootstrap():
     assert tuple(interval) == bootstrap_interval(differences, 0.5, 300, 9)
 
 
+def test_an_interval_is_of_95_percent_by_2000_resamples_and_seed_0_unless_said_otherwise():
+    ours, theirs = np.random.default_rng(0).integers(1, 40, (2, 80))
+    differences = reciprocal_rank(ours) - reciprocal_rank(theirs)
+    expected = bootstrap_interval(differences, 0.95, 2000, 0)
+    assert bootstrap_interval(differences) == paired_interval(differences) == expected
+    assert compare(ours, theirs)["MRR"][1:] == expected
+    for others in ((0.95, 2001, 0), (0.95, 1999, 0), (0.95, 2000, 1), (0.94, 2000, 0)):
+        assert bootstrap_interval(differences, *others) != expected
+
+
 FEW = [(4, 0), (5, 0), (6, 0), (3, 2), (9, 1), (10, 2), (14, 6), (15, 5), (20, 0)]
 
 
@@ -411,6 +421,13 @@ def test_the_exact_test_is_that_of_scipy(number, users):
     p, _ = paired_test(differences)
     expected = permutation_test((differences[:12],), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
     assert p == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_exact_test_is_the_same_in_every_unit_and_never_above_1():
+    """Of 8 toss-ups all fall on one side in 2 of 256 cases; 1 and -1 are surpassed or met by 3 of 4 both ways."""
+    for unit in (1e-6, 1.0, 1e6):
+        assert paired_test(unit * few_differ(8, 0)) == (2 / 256, "exact sign-flip test")
+        assert paired_test(unit * few_differ(1, 1)) == (1.0, "exact sign-flip test")
 
 
 def test_more_users_who_differ_are_a_t_test():
@@ -462,6 +479,12 @@ def test_with_few_users_who_differ_the_interval_leaves_0_out_as_the_exact_test_s
         low, high = paired_interval(differences, confidence)
         assert low <= differences.mean() <= high
         assert (low <= 0 <= high) == (p >= 1 - confidence)
+
+
+def test_the_interval_of_a_single_user_who_differs_is_widened_to_the_exact_one():
+    """One plus of size 1 among 10 has the probability 0.025 where its own is 0.025, and the mean is (2 * 0.025 - 1) / 10."""
+    low, high = paired_interval(few_differ(1, 0, users=10))
+    assert low == pytest.approx(-0.095) and high == bootstrap_interval(few_differ(1, 0, users=10))[1]
 
 
 def test_four_users_of_943_are_no_difference_in_a_comparison():
@@ -525,7 +548,7 @@ def test_values_that_are_not_a_finite_number_for_each_user_are_refused(values):
 
 @pytest.mark.parametrize("options, message", [
     ({"confidence": 0}, "^confidence must be between 0 and 1, such as 0.95, but it is 0.$"),
-    ({"confidence": 95}, "^confidence must be between 0 and 1"),
+    *(({"confidence": bad}, "^confidence must be between 0 and 1") for bad in (1, 1.5, 95)),
     ({"confidence": math.nan}, "^confidence must be between 0 and 1"),
     ({"num_resamples": 0}, "^num_resamples must be a whole number of at least 1, but it is 0.$"),
     ({"num_resamples": 10.5}, "^num_resamples must be a whole number of at least 1, but it is 10.5.$"),
