@@ -71,6 +71,7 @@ OPERATORS = [
 LEFT_OUT = [
     (r"^@(fast_matmul|kept_memory)\(\)|^@functools\.cache|with kept_memory", "speed alone"),
     (r"mallopt|malloc_trim|M_TRIM_THRESHOLD|sys\.platform", "glibc's memory: speed alone"),
+    (r"batch=max\(1, 10_000_000", "resamples at a time: memory alone"),
     (r"stacklevel|simplefilter", "where a warning points to"),
     (r"persistent=False", "whether a constant is in the file; a test of the files' format"),
 ]

@@ -118,6 +118,16 @@ def test_a_schedule_that_leaves_0_to_1_is_refused(monkeypatch, refused):
         GaussianDiffusion(4, "steep")
 
 
+@pytest.mark.parametrize("first, refused", [(1e-9, False), (1.0, False), (0.0, True), (-0.5, True), (1.0001, True)])
+def test_a_beta_may_be_1_and_must_be_above_0(monkeypatch, first, refused):
+    monkeypatch.setitem(NOISE_SCHEDULES, "given", lambda num_steps: np.array([first, 0.5]))
+    if refused:
+        with pytest.raises(ValueError, match=r"given schedule leaves \(0, 1\] at 2 steps"):
+            GaussianDiffusion(2, "given")
+    else:
+        assert GaussianDiffusion(2, "given").betas[0].item() == pytest.approx(first)
+
+
 def test_the_schedule_is_not_part_of_the_saved_weights():
     assert not GaussianDiffusion().state_dict()
 
@@ -136,6 +146,21 @@ def test_q_sample_has_the_closed_forms_mean_and_variance(t):
     mean, variance = math.sqrt(product) * x_start[0].double(), 1 - product
     assert ((samples.mean(0) - mean).abs() < 5 * math.sqrt(variance / n)).all()
     assert ((samples.var(0) / variance - 1).abs() < 5 * math.sqrt(2 / (n - 1))).all()
+
+
+@pytest.mark.parametrize("reading, shape", [("constant", None), ("shared", (2, 3, 1)), ("elementwise", (2, 3, 4))])
+def test_offset_noise_is_the_plain_noise_and_what_is_drawn_after_it(reading, shape):
+    generator = seeded(0)
+    expected = torch.randn(2, 3, 4, generator=generator)
+    expected = expected + 0.5 * (torch.randn(shape, generator=generator) if shape else 1)
+    found = GaussianDiffusion(4, offset_noise=reading, offset_strength=0.5).draw_noise((2, 3, 4), seeded(0))
+    assert torch.equal(found, expected)
+
+
+def test_offset_noise_is_off_and_of_strength_a_tenth_unless_said_otherwise():
+    plain = torch.randn(2, 3, generator=seeded(0))
+    assert torch.equal(GaussianDiffusion().draw_noise((2, 3), seeded(0)), plain)
+    assert torch.equal(GaussianDiffusion(offset_noise="constant").draw_noise((2, 3), seeded(0)), plain + 0.1)
 
 
 @pytest.mark.parametrize("name", NOISE_SCHEDULES)
