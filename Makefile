@@ -33,7 +33,7 @@ help:
 	@echo "make bad-inputs  write docs/bad-inputs.md, what is said of each bad input, from the tests"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       measure the speed (over an hour, on an idle machine): reports/benchmark"
-	@echo "make gpu-check   compare a GPU with the CPU, repeat a run there, measure its speed (five minutes)"
+	@echo "make gpu-check   compare a GPU with the CPU, repeat a run there, measure its speed"
 	@echo "make mutants     plant faults in the module and see whether the tests catch them (hours): tests/MUTANTS.md"
 	@echo "make data        fetch MovieLens-100K, so that the rest works without a network"
 	@echo "make help        show these lines"

@@ -202,8 +202,6 @@ def check_settings(parameters):
     users = parameters["analysis_users"]
     if type(users) is not int or users != 0 and users < 10:
         raise ValueError(f"analysis_users must be 0 or a whole number of at least 10, but it is {users!r}.")
-    if users and training.seed >= 2**32:        # scikit-learn's map of the targets takes no larger one
-        raise ValueError(f"seed must be below 2^32 where analysis_users is not 0, but it is {training.seed}.")
     return model, training
 
 

@@ -765,7 +765,7 @@ def test_a_report_that_cannot_be_made_is_refused_before_anything_runs(lab, capsy
     ({"hidden_size": 30, "num_heads": 4}, "num_heads"),
     ({"dataset": "mine.txt"}, "The data set 'mine.txt' has the suffix '.txt'; .csv, .parquet, .inter are read."),
     ({"dataset": "z" * 300 + ".csv"}, "cannot be read (File name too long)."),
-    ({"seed": 2**32, "analysis_users": 10}, "seed must be below 2^32 where analysis_users is not 0, but it is 4294967296."),
+    ({"seed": 2**64}, "seed must be a whole number between 0 and 18446744073709551615, but it is 18446744073709551616."),
     ({"seed": -1}, "seed must be a whole number between 0 and 18446744073709551615, but it is -1."),
     *(({"analysis_users": users}, "analysis_users must be 0 or") for users in (9, -1, 2.5, True, None)),
 ])
@@ -775,7 +775,7 @@ def test_values_that_a_run_would_fail_on_are_refused(tmp_path, changes, part):
             "eval_num_steps": 1, "analysis_users": 0}
     for dataset in ("ml-100k", str(tmp_path / "mine.csv")):
         assert check_run(good | {"dataset": dataset})[1].epochs == 7
-    assert check_run(good | {"dataset": "ml-1m", "seed": 2**32})[1].seed == 2**32
+    assert check_run(good | {"dataset": "ml-1m", "seed": 2**64 - 1, "analysis_users": 10})[1].seed == 2**64 - 1
     assert check_run(good | {"dataset": "ml-1m", "num_steps": None})[0].num_diffusion_steps == 16
     with pytest.raises(ValueError) as error:
         check_run(good | {"dataset": "ml-1m"} | changes)
