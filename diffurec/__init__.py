@@ -6,20 +6,23 @@ from . import early
 
 early.until_loaded()        # before torch
 
-from .baselines import MarkovChain, MostPopular
-from .checkpoint import CheckpointError, load_model
-from .config import PRESETS, ModelConfig, TrainConfig, configure_run
-from .data import load_dataset
-from .dataset import DataError, Dataset
-from .evaluation import evaluate, rank_targets
-from .interactions import load_interactions
-from .metrics import bootstrap_interval, compare, mean_metrics, paired_interval, paired_test, per_user
-from .model import DiffuRec, DiffuRecSys
-from .training import History, train
+from .base.seeds import stream_seed
+from .data import (
+    DataError, Dataset, in_time_order, leave_one_out, length_batches, load_dataset, load_interactions,
+)
+from .evaluation import (
+    MarkovChain, MostPopular, bootstrap_interval, compare, evaluate, expected_ranks, hit_rate, mean_metrics, ndcg,
+    paired_interval, paired_test, per_user, rank_targets, recommend, tied_ranks,
+)
+from .paper import NOISE_SCHEDULES, VARIANTS, DiffuRec, DiffuRecSys, GaussianDiffusion, ModelConfig
+from .training import PRESETS, CheckpointError, History, TrainConfig, configure_run, load_model, train
+
+DiffuRec.recommend = recommend      # for whoever has the model in hand; the paper's room knows no lists and no checks
 
 __all__ = [
-    "PRESETS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys", "History", "MarkovChain",
-    "ModelConfig", "MostPopular", "TrainConfig", "bootstrap_interval", "compare", "configure_run", "evaluate",
-    "load_dataset", "load_interactions", "load_model", "mean_metrics", "paired_interval", "paired_test", "per_user",
-    "rank_targets", "train",
+    "NOISE_SCHEDULES", "PRESETS", "VARIANTS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys",
+    "GaussianDiffusion", "History", "MarkovChain", "ModelConfig", "MostPopular", "TrainConfig", "bootstrap_interval",
+    "compare", "configure_run", "evaluate", "expected_ranks", "hit_rate", "in_time_order", "leave_one_out",
+    "length_batches", "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg", "paired_interval",
+    "paired_test", "per_user", "rank_targets", "recommend", "stream_seed", "tied_ranks", "train",
 ]

@@ -4,8 +4,7 @@ import argparse
 import logging
 import sys
 
-from .data import KNOWN, load_dataset
-from .dataset import DataError
+from .data import KNOWN, DataError, load_dataset
 
 
 def main(arguments=None):

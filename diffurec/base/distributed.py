@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from typing import TypeVar
 
 import torch
 
@@ -10,8 +11,10 @@ import torch
 import torch.distributed.nn.functional
 from torch import distributed as dist
 
+T = TypeVar("T")
 
-def choose_device(name):
+
+def choose_device(name: str | torch.device) -> torch.device:
     """torch.device for "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"; ValueError if it is not to be had."""
     if str(name) == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -28,7 +31,7 @@ def choose_device(name):
     return device
 
 
-def start(device):
+def start(device: torch.device) -> torch.device:
     """Joins the process group that torchrun announces, if any, and returns this process's own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
@@ -41,26 +44,26 @@ def start(device):
     return device
 
 
-def _active():
+def _active() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def rank():
+def rank() -> int:
     return dist.get_rank() if _active() else 0
 
 
-def world_size():
+def world_size() -> int:
     return dist.get_world_size() if _active() else 1
 
 
-def sum_over_processes(tensor):
+def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of every process's tensor, on all of them."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def from_first(value):
+def from_first(value: T) -> T:
     """What the first process has for `value`, on all of them."""
     box = [value]
     if world_size() > 1:
@@ -68,7 +71,7 @@ def from_first(value):
     return box[0]
 
 
-def barrier():
+def barrier() -> None:
     """Waits until every process has come here."""
     if world_size() > 1:
         dist.barrier()

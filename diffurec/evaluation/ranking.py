@@ -1,24 +1,47 @@
 """Full-ranking evaluation: the rank of each user's held-out item among the whole catalogue, then HR, NDCG and MRR."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
 import numpy as np
 import torch
 
-from . import distributed
-from .checks import whole
-from .fast import fast_matmul, item_chunks, kept_memory, own_scores
+from ..base import distributed
+from ..base.checks import whole
+from ..base.seeds import stream_seed
+from ..data.dataset import Dataset
+from ..data.splits import Examples, Split, leave_one_out, length_batches
+from ..fast import fast_matmul, install, item_chunks, kept_memory, own_scores
 from .metrics import mean_metrics
-from .splits import leave_one_out, length_batches
 
 
-def evaluate(model, data, split="test", seed=0, **options):
+class Model(Protocol):
+    """What is asked of whatever is evaluated: DiffuRec, DiffuRecSys, the baselines, or a model of yours."""
+
+    num_items: int
+
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def predict(self, histories: torch.Tensor, *, generator: torch.Generator | None = None) -> Any:
+        """Left-padded ids [B, L] -> whatever score_items takes, one row for each history."""
+
+    def score_items(self, prediction: Any, first: int, last: int) -> torch.Tensor:
+        """Scores of the items first..last-1 -> [B, last - first]."""
+
+
+def evaluate(model: Model, data: Dataset, split: Split = "test", seed: int = 0, **options: Any) -> dict[str, float]:
     """Means over users {"HR@5": ..., "NDCG@10": ..., "MRR": ...}, fractions in 0..1; see `rank_targets` for the rest."""
     return mean_metrics(rank_targets(model, data, split, seed, **options))
 
 
-@torch.no_grad()
-@fast_matmul()
 @kept_memory()
-def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
+def rank_targets(
+    model: Model, data: Dataset, split: Split = "test", seed: int = 0, batch_size: int = 512, **sampling: Any
+) -> np.ndarray:
     """The first and the last place that each user's target can take among the items of equal score, [U, 2] int64.
 
     Place 1 is the best; where nothing is tied both are the same. `metrics` takes the mean over these places.
@@ -33,27 +56,45 @@ def rank_targets(model, data, split="test", seed=0, batch_size=512, **sampling):
     examples = leave_one_out(data, split, model.max_length)
     if not len(examples):                                                       # all users have three interactions
         raise ValueError(f"The split {split} of the data set {data.name} has no example to evaluate.")
-    lengths = examples.lengths
-    on_device = examples.to(model.device)
     ranks = torch.zeros(len(examples), 2, dtype=torch.int64, device=model.device)
-    training = getattr(model, "training", False)                                 # a baseline has no such mode
-    if training:
-        model.eval()
-    try:
-        for number, index in enumerate(length_batches(lengths, batch_size)):
-            if number % distributed.world_size() != distributed.rank():
-                continue
-            generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
-            histories, targets = on_device.gather(index.to(model.device), int(lengths[index].max()))
-            prediction = model.predict(histories, generator=generator, **sampling)
-            ranks[index.to(model.device)] = tied_ranks(model, prediction, targets)
-    finally:
-        if training:
-            model.train()
+    with predicting(model):
+        for index, prediction, targets in predictions(model, examples, seed, batch_size, **sampling):
+            ranks[index] = tied_ranks(model, prediction, targets)
     return distributed.sum_over_processes(ranks).cpu().numpy()
 
 
-def require_same_items(model, data):
+def predictions(
+    model: Model, examples: Examples, seed: int, batch_size: int, **sampling: Any
+) -> Iterator[tuple[torch.Tensor, Any, torch.Tensor]]:
+    """(indices [B], what the model predicts for these examples, their targets [B]), by batches of similar length.
+
+    All on the model's device, and within `predicting`. Several processes share the batches.
+    """
+    on_device = examples.to(model.device)
+    for number, index in enumerate(length_batches(examples.lengths, batch_size)):
+        if number % distributed.world_size() != distributed.rank():
+            continue
+        generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
+        histories, targets = on_device.gather(index.to(model.device), int(examples.lengths[index].max()))
+        yield index.to(model.device), model.predict(histories, generator=generator, **sampling), targets
+
+
+@contextmanager
+def predicting(model: Model) -> Iterator[None]:
+    """Within, the model is in evaluation mode and computes by the fast forms, without gradients; a baseline has no mode."""
+    install(model)
+    training = getattr(model, "training", False)
+    if isinstance(model, torch.nn.Module):
+        model.eval()
+    try:
+        with torch.no_grad(), fast_matmul():
+            yield
+    finally:
+        if isinstance(model, torch.nn.Module):
+            model.train(training)
+
+
+def require_same_items(model: Model, data: Dataset) -> None:
     """ValueError unless model and data have as many items and, where the model knows it, number them alike."""
     if model.num_items != data.num_items:
         raise ValueError(
@@ -69,7 +110,8 @@ def require_same_items(model, data):
         )
 
 
-def tied_ranks(model, prediction, targets):
+@torch.no_grad()
+def tied_ranks(model: Model, prediction: Any, targets: torch.Tensor) -> torch.Tensor:
     """First place: 1 + items scored above the target; last: that + the others scored equal. [B, 2] int64.
 
     prediction: [B, ...], targets: [B].
@@ -97,20 +139,9 @@ def tied_ranks(model, prediction, targets):
     return torch.stack([1 + above, above + equal], dim=1)
 
 
-def expected_ranks(model, prediction, targets):
+def expected_ranks(model: Model, prediction: Any, targets: torch.Tensor) -> torch.Tensor:
     """The mean place of each target in a random order of the items with equal scores, [B] float64; see `tied_ranks`.
 
     For people to read. Metrics want the places themselves: of the places 1 to 20 half are hits at 10, 10.5 is none.
     """
     return tied_ranks(model, prediction, targets).double().mean(1)
-
-
-def stream_seed(*parts):
-    """A 63-bit seed for one of many independent random streams, named by whole numbers such as (seed, epoch, rank).
-
-    Zeros at the end of a name do not count (numpy's SeedSequence adds them), so names that only they tell apart share
-    a stream: (seed, 5) of an evaluation and (seed, 5, 0) of a training do, which use it for unrelated things.
-    """
-    for part in parts:
-        whole(part, "A part of a stream's name, such as the seed,", least=0)
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -6,7 +6,6 @@ A directory holds `state.json` (settings, log, which files count) and the safete
 """
 
 import json
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +15,11 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from . import distributed
-from .config import ModelConfig, TrainConfig
-from .model import DiffuRec
+from ..base import distributed
+from ..base.files import prove_writable, write_atomically
+from ..fast import install
+from ..paper import DiffuRec, ModelConfig
+from .config import TrainConfig
 
 FORMAT = 2          # of what is written; weights are read from format 1 too
 COPIES = 8          # of the weights, at most, while a save goes on: twice weights and two moments, and two best weights
@@ -56,20 +57,6 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be read, does not fit, or cannot be written; the message says what to do."""
 
 
-def write_atomically(path, content):
-    """Writes bytes so that `path` holds the old content or the new, never a part; OSError leaves the old one."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
 class Checkpoint:
     """The checkpoint of one training run in a directory."""
 
@@ -87,25 +74,13 @@ class Checkpoint:
 
     def prepare(self, size):
         """Creates the directory and proves that `size` bytes can be written to it, before any work is done for it."""
-        probe = self.directory / "writable.partial"
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with open(probe, "wb") as file:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)
-                file.write(b"something, because an empty file can be made on a full disk")
-            os.replace(probe, self.directory / "writable")
-            (self.directory / "writable").unlink()
+            prove_writable(self.directory, size)
         except (OSError, ValueError) as error:                                  # ValueError: a NUL in the name
             raise CheckpointError(
                 f"Cannot write checkpoints to {self.directory} ({getattr(error, 'strerror', None) or error}); choose a "
                 f"directory that can be written to, with {size / 1e6:,.0f} MB left."
             ) from error
-        finally:
-            try:
-                probe.unlink(missing_ok=True)
-            except (OSError, ValueError):
-                pass
 
     @contextmanager
     def locked(self, wait, say):
@@ -262,7 +237,7 @@ def load_model(directory, device="cpu"):
         model = DiffuRec(state["num_items"], config)
     model.load_state_dict(weights)
     model.numbering = state.get("numbering")                                    # format 1 does not know it
-    return model.to(device).eval()
+    return install(model.to(device).eval())
 
 
 def check_settings(state, directory, **expected):

@@ -1,31 +1,37 @@
 """The Gaussian diffusion behind DiffuRec: noise schedules, q_sample, the posterior and its respaced steps.
 
-Steps are counted as tensors are: t = 0 .. T-1 stands for the paper's s = t + 1.
+T      steps of noise, num_steps              x_0  the target's embedding, x_start, [B, d]
+s      a step, 1..T; in tensors t = s - 1     x_s  it after s steps of noise, x_t, [B, d]
+b_s    variance that step s adds, betas [T]   eps  ~ N(0, I), [B, d], moved by offset noise if that is on
+a_s    1 - b_s                                r    strength of the offset noise
+A_s    a_1 ... a_s, alphas_cumprod [T]
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 
-from .checks import whole
+from ..base.checks import whole
+from .config import NoiseSchedule, OffsetNoise
 
 
-def _betas_from_alpha_bar(alpha_bar, num_steps, max_beta=0.999):
+def _betas_from_alpha_bar(alpha_bar: Callable[[float], float], num_steps: int, max_beta: float = 0.999) -> np.ndarray:
     """betas whose cumulative product of (1 - beta) follows alpha_bar(u), u in 0..1 (Nichol & Dhariwal 2021)."""
     u = np.arange(num_steps + 1) / num_steps
     survival = np.array([alpha_bar(x) for x in u])
     return np.minimum(1 - survival[1:] / survival[:-1], max_beta)
 
 
-def linear(num_steps):
+def linear(num_steps: int) -> np.ndarray:
     """beta from 0.0001 to 0.02 at T = 1000 (Ho et al. 2020), stretched to any T; kept at most 0.999."""
     scale = 1000 / num_steps
     return np.minimum(np.linspace(scale * 0.0001, scale * 0.02, num_steps), 0.999)
 
 
-def truncated_linear(num_steps):
+def truncated_linear(num_steps: int) -> np.ndarray:
     """DiffuRec's schedule: linear, raised by 0.01; an end above 1 (T < 21) is lowered to scale * 0.001 + 0.01."""
     scale = 1000 / num_steps
     start, end = scale * 0.0001 + 0.01, scale * 0.02 + 0.01
@@ -34,17 +40,17 @@ def truncated_linear(num_steps):
     return np.linspace(start, end, num_steps)
 
 
-def cosine(num_steps):
+def cosine(num_steps: int) -> np.ndarray:
     """alpha_bar(u) = cos^2((u + 0.008) / 1.008 * pi / 2) (Nichol & Dhariwal 2021)."""
     return _betas_from_alpha_bar(lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2, num_steps)
 
 
-def sqrt(num_steps):
+def sqrt(num_steps: int) -> np.ndarray:
     """alpha_bar(u) = 1 - sqrt(u + 0.0001) (Diffusion-LM, Li et al. 2022)."""
     return _betas_from_alpha_bar(lambda u: 1 - math.sqrt(u + 0.0001), num_steps)
 
 
-def truncated_cosine(num_steps):
+def truncated_cosine(num_steps: int) -> np.ndarray:
     """The cosine schedule with offset 0.1, one step later: the first beta takes what alpha_bar(0) lacks to 1."""
     def alpha_bar(u):
         return math.cos((u + 0.1) / 1.1 * math.pi / 2) ** 2
@@ -53,16 +59,23 @@ def truncated_cosine(num_steps):
     return np.concatenate([[1 - alpha_bar(0)], shifted])
 
 
-# Readings of "offset noise", the noise of the forward process (`GaussianDiffusion.draw_noise`); "none" is plain noise.
-OFFSET_NOISES = ("none", "constant", "shared", "elementwise")
-
-NOISE_SCHEDULES = {f.__name__: f for f in (truncated_linear, linear, cosine, sqrt, truncated_cosine)}
+NOISE_SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {
+    f.__name__: f for f in (truncated_linear, linear, cosine, sqrt, truncated_cosine)
+}
 
 
 class GaussianDiffusion(nn.Module):
     """q(x_t | x_0), the posterior q(x_{t-1} | x_t, x_0) and the steps of the reverse process, on the model's device."""
 
-    def __init__(self, num_steps=32, noise_schedule="truncated_linear", offset_noise="none", offset_strength=0.1):
+    betas: torch.Tensor
+    alphas_cumprod: torch.Tensor
+    sqrt_alphas_cumprod: torch.Tensor
+    sqrt_one_minus_alphas_cumprod: torch.Tensor
+
+    def __init__(
+        self, num_steps: int = 32, noise_schedule: NoiseSchedule = "truncated_linear", offset_noise: OffsetNoise = "none",
+        offset_strength: float = 0.1,
+    ):
         super().__init__()
         self.offset_noise, self.offset_strength = offset_noise, offset_strength
         betas = NOISE_SCHEDULES[noise_schedule](num_steps)                     # [T], b_s
@@ -78,10 +91,10 @@ class GaussianDiffusion(nn.Module):
             self.register_buffer(name, torch.tensor(np.sqrt(values), dtype=torch.float32), persistent=False)
         self._alphas_cumprod = alphas_cumprod                                  # float64, for the coefficients
 
-    def draw_noise(self, shape, generator=None):
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
         """eps of the forward process, shape [..., d]: N(0, I) moved by offset noise of strength r, if that is on.
 
-        constant: eps + r, so N(r 1, I): Zolghadr et al. 2024, eq. 17, with c = 1 and r = 0.1.
+        constant: eps + r, so N(r 1, I): [2] with c = 1 and r = 0.1.
         shared: eps + r xi with one xi ~ N(0, 1) per example over all its dimensions, as in image diffusion: I + r^2 11^T.
         elementwise: eps + r xi with a xi for every element, what the released code did: N(0, (1 + r^2) I), no offset.
         With r = 0, as with "none", the draws are those of plain noise and nothing more is drawn. The reverse process
@@ -94,15 +107,16 @@ class GaussianDiffusion(nn.Module):
         if self.offset_noise == "none" or self.offset_strength == 0:
             return noise
         if self.offset_noise == "constant":
-            return noise + self.offset_strength
-        return noise + self.offset_strength * (randn(*shape[:-1], 1) if self.offset_noise == "shared" else randn(*shape))
+            return noise + self.offset_strength                                  # [2] eq. 17: N(r 1, I)
+        xi = randn(*shape[:-1], 1) if self.offset_noise == "shared" else randn(*shape)
+        return noise + self.offset_strength * xi
 
-    def q_sample(self, x_start, t, noise):
+    def q_sample(self, x_start: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """x_s = sqrt(A_s) x_0 + sqrt(1 - A_s) eps. x_start, noise: [B, d]; t: [B] in 0..T-1."""
         signal, spread = self.sqrt_alphas_cumprod[t], self.sqrt_one_minus_alphas_cumprod[t]     # [B] each
-        return signal.unsqueeze(-1) * x_start + spread.unsqueeze(-1) * noise
+        return signal.unsqueeze(-1) * x_start + spread.unsqueeze(-1) * noise     # [2] eq. 20
 
-    def posterior_coefficients(self, t, t_prev=None):
+    def posterior_coefficients(self, t: int, t_prev: int | None = None) -> tuple[float, float, float]:
         """(c_0, c_s, var) of q(x_{t_prev} | x_t, x_0) = N(c_0 x_0 + c_s x_t, var I); t_prev = -1 is x_0 itself.
 
         With the step from t_prev to t as one step, a = A_t / A_prev and b = 1 - a:
@@ -113,13 +127,13 @@ class GaussianDiffusion(nn.Module):
         a_prev = self._alphas_cumprod[t_prev] if t_prev >= 0 else 1.0
         alpha = a_t / a_prev
         beta = 1 - alpha
-        return (
-            math.sqrt(a_prev) * beta / (1 - a_t),
+        return (                                                                 # [2] eq. 23: the mean; [2] prints sqrt(A_s),
+            math.sqrt(a_prev) * beta / (1 - a_t),                                # where the posterior has sqrt(a_s)
             math.sqrt(alpha) * (1 - a_prev) / (1 - a_t),
             (1 - a_prev) / (1 - a_t) * beta,
         )
 
-    def respaced_steps(self, num_steps=None):
+    def respaced_steps(self, num_steps: int | None = None) -> list[int]:
         """The reverse process's steps from T-1 down, `num_steps` of them evenly spaced; None takes all.
 
         The noisiest step is always among them: the process starts from pure noise. ValueError for anything but a
@@ -128,7 +142,10 @@ class GaussianDiffusion(nn.Module):
         num_steps = self.num_steps if num_steps is None else whole(num_steps, "num_steps", most=self.num_steps)
         return np.linspace(self.num_steps - 1, 0, num_steps).round().astype(int).tolist()
 
-    def p_sample_loop(self, predict_x_start, x_t, num_steps=None, generator=None):
+    def p_sample_loop(
+        self, predict_x_start: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x_t: torch.Tensor,
+        num_steps: int | None = None, generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Reverse process from x_T: [B, d] to x_0, where predict_x_start(x_t, t) estimates x_0 at each step.
 
         x_prev = c_0 x_0_hat + c_s x_t + sqrt(var) eps'; the last step has var = 0 and c_s = 0, so it returns x_0_hat.

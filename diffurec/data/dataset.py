@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .checks import whole
+from ..base.checks import whole
 
 MIN_INTERACTIONS = 3    # leave-one-out takes one for test, one for validation, and leaves one to start from
 MOST = 2**31 - 1        # items and interactions: ids, and positions in the flat array, are 32 bits wide

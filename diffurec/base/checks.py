@@ -3,7 +3,7 @@
 from numbers import Integral
 
 
-def whole(value, name, least=1, most=None):
+def whole(value: object, name: str, least: int = 1, most: int | None = None) -> int:
     """`value` as an int; ValueError unless it is a whole number, Python's or numpy's, within least..most."""
     if isinstance(value, Integral) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
         return int(value)

@@ -2,18 +2,19 @@
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
-from .checks import whole
-from .dataset import Dataset
-from .evaluation import evaluate, require_same_items, stream_seed, tied_ranks
+from ..base import distributed
+from ..base.checks import whole
+from ..base.seeds import stream_seed
+from ..data.dataset import Dataset
+from ..data.splits import Split, leave_one_out
+from ..paper import DiffuRec
 from .metrics import mean_metrics
-from .splits import leave_one_out, length_batches
+from .ranking import evaluate, predicting, predictions, require_same_items, tied_ranks
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 ENSEMBLES = (1, 2, 4, 8, 16)
@@ -21,7 +22,7 @@ STEPS = (1, 2, 4, 8, 16, 32)
 BATCH = 64      # so few users are of very different lengths: in larger batches most would be padding
 
 
-def some_users(data, count, seed=0):
+def some_users(data: Dataset, count: int, seed: int = 0) -> Dataset:
     """The data of `count` users drawn without replacement (all, if there are fewer), in their order; the items stay."""
     whole(count, "count")
     whole(seed, "seed", least=0)
@@ -32,12 +33,12 @@ def some_users(data, count, seed=0):
                    numbered_as=data.numbering)
 
 
-def training_counts(data):
+def training_counts(data: Dataset) -> np.ndarray:
     """How often each item occurs in the training part (all but each user's last two items): [I + 1], 0 for the padding."""
     return np.bincount(np.concatenate([s[:-2] for s in data.sequences]), minlength=data.num_items + 1)
 
 
-def head_items(data):
+def head_items(data: Dataset) -> np.ndarray:
     """The ids of the 20 % of items most frequent in training; among equals those of the lower number.
 
     The released code of DiffuRec counts all interactions, the held-out ones too, and takes every item at or above the
@@ -48,7 +49,7 @@ def head_items(data):
     return order[:max(1, round(0.2 * data.num_items))]
 
 
-def group_metrics(ranks, data, split="test"):
+def group_metrics(ranks: np.ndarray, data: Dataset, split: Split = "test") -> dict[str, dict[str, float]]:
     """{group: {"users": n, "HR@5": ...}} by the target's popularity and by the length of the user's sequence.
 
     "head": the target is among the items of `head_items`, "tail": the others (Zolghadr et al. 2024, RQ3). Five groups
@@ -70,37 +71,32 @@ def group_metrics(ranks, data, split="test"):
     return {name: {"users": int(mask.sum()), **mean_metrics(ranks[mask])} for name, mask in masks.items() if mask.any()}
 
 
-@torch.no_grad()
-def reconstruct(model, data, seed=0, num_steps=None):
+def reconstruct(
+    model: DiffuRec, data: Dataset, seed: int = 0, num_steps: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One sample of the reverse process for each user's test target: (x_0 [U, d], targets [U]), on the model's device."""
     require_same_items(model, data)
-    examples, training = leave_one_out(data, "test", model.max_length), model.training
+    examples = leave_one_out(data, "test", model.max_length)
     x_0 = torch.zeros(len(examples), model.config.hidden_size, device=model.device)
     targets = torch.zeros(len(examples), dtype=torch.long, device=model.device)
-    model.eval()
-    try:
-        for number, index in enumerate(length_batches(examples.lengths, BATCH)):
-            generator = torch.Generator(model.device).manual_seed(stream_seed(seed, number))
-            histories, found = examples.gather(index, int(examples.lengths[index].max()))
-            x_0[index] = model.predict(histories.to(model.device), num_steps, generator)
-            targets[index] = found.to(model.device)
-    finally:
-        model.train(training)
-    return x_0, targets
+    with predicting(model):
+        for index, prediction, found in predictions(model, examples, seed, BATCH, num_steps=num_steps):
+            x_0[index], targets[index] = prediction, found
+    return distributed.sum_over_processes(x_0), distributed.sum_over_processes(targets)
 
 
-def _top(model, x_0, k):
+def _top(model: DiffuRec, x_0: torch.Tensor, k: int) -> torch.Tensor:
     whole(k, "k")
     k = min(k, model.num_items)
     return model.score_items(x_0, 1, model.num_items + 1).topk(k, dim=1).indices
 
 
-def _shared(first, second):
+def _shared(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """The share of the items of one list that the other has too, per user: [U, k], [U, k] -> [U]."""
     return (first.unsqueeze(2) == second.unsqueeze(1)).any(2).double().mean(1)
 
 
-def steps_needed(model, data, seed=0, k=20):
+def steps_needed(model: DiffuRec, data: Dataset, seed: int = 0, k: int = 20) -> list[dict[str, float]]:
     """For each number of reverse steps: agreement of the top k with that of all steps, and the test metrics."""
     steps = [s for s in STEPS if s < model.config.num_diffusion_steps] + [model.config.num_diffusion_steps]
     found = {s: reconstruct(model, data, seed, s) for s in steps}
@@ -112,7 +108,9 @@ def steps_needed(model, data, seed=0, k=20):
     ]
 
 
-def uncertainty(model, data, seed=0, repeats=4, k=20, num_steps=None):
+def uncertainty(
+    model: DiffuRec, data: Dataset, seed: int = 0, repeats: int = 4, k: int = 20, num_steps: int | None = None
+) -> list[dict[str, float]]:
     """What repeated samples for one user share, for each delta of lambda at inference (the weights are the same).
 
     spread: mean over users and pairs of samples of 1 - cos(x_0, x_0'); overlap: of the share of their top k in common;
@@ -139,19 +137,25 @@ def uncertainty(model, data, seed=0, repeats=4, k=20, num_steps=None):
     return rows
 
 
-def ensemble_sizes(model, data, seed=0):
+def ensemble_sizes(model: DiffuRec, data: Dataset, seed: int = 0) -> list[dict[str, float]]:
     """Test metrics of Algorithm 3 (one step each) for ensembles of 1 to 16 predictions."""
     return [{"ensemble": e, **evaluate(model, data, "test", seed, batch_size=BATCH, ensemble=e)} for e in ENSEMBLES]
 
 
-def target_map(model, data, counts, seed=0, clusters=5):
+def target_map(
+    model: DiffuRec, data: Dataset, counts: np.ndarray, seed: int = 0, clusters: int = 5
+) -> dict[str, list]:
     """The reconstructed test targets of the users in the plane, one row each (no padded ones), as lists of length U.
 
     tsne, pca: [U, 2] coordinates, all 0 where the targets do not differ; cluster: k-means in all d dimensions;
     popularity: the true target's count in training, from counts [I + 1]; item: the true target.
     """
-    x_0, targets = reconstruct(model, data, seed)
-    x_0, targets = x_0.double().cpu().numpy(), targets.cpu().numpy()
+    from sklearn.cluster import KMeans          # here, because it takes a second
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    samples, drawn = reconstruct(model, data, seed)
+    x_0, targets = samples.double().cpu().numpy(), drawn.cpu().numpy()
     maps = {name: np.zeros((len(x_0), 2)) for name in ("tsne", "pca")}
     if np.ptp(x_0, axis=0).any():               # else one user or a collapsed model: scikit-learn would divide by 0
         perplexity = min(30, (len(x_0) - 1) / 3)
@@ -166,7 +170,7 @@ def target_map(model, data, counts, seed=0, clusters=5):
     }
 
 
-def analyse(model, data, count, seed=0, num_steps=None):
+def analyse(model: DiffuRec, data: Dataset, count: int, seed: int = 0, num_steps: int | None = None) -> dict[str, Any]:
     """Steps, uncertainty, ensembles and map for `count` users drawn at random: a dict for JSON, {} for count 0."""
     if not count:
         return {}

@@ -1,13 +1,16 @@
 """Leave-one-out as index pairs into the flat item array, and batches of similar length cut to their longest history."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-from .checks import whole
+from ..base.checks import whole
+from .dataset import Dataset
 
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
@@ -18,17 +21,17 @@ class Examples:
     first: torch.Tensor    # [N] positions in items
     target: torch.Tensor   # [N] positions in items
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.target)
 
     @property
-    def lengths(self):
+    def lengths(self) -> torch.Tensor:
         return self.target - self.first                                         # [N]
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "Examples":
         return Examples(self.items.to(device), self.first.to(device), self.target.to(device))
 
-    def gather(self, index, length):
+    def gather(self, index: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Examples `index` [B] as (histories [B, length] left-padded with 0, targets [B]), both int64."""
         target = self.target[index].unsqueeze(1).long()                         # [B, 1]
         position = target - torch.arange(length, 0, -1, device=index.device)    # [B, length], the latest item last
@@ -37,7 +40,7 @@ class Examples:
         return histories.long(), self.items[target.squeeze(1)].long()
 
 
-def leave_one_out(data, split, max_length):
+def leave_one_out(data: Dataset, split: Split, max_length: int) -> Examples:
     """The examples of a split: test predicts each user's last item, validation the one before, train all earlier ones.
 
     The history is everything before the target, cut to its latest `max_length` items; training targets start at a
@@ -59,7 +62,9 @@ def leave_one_out(data, split, max_length):
     return Examples(tensor(data.items), tensor(first), tensor(target))
 
 
-def length_batches(lengths, batch_size, generator=None, window=64):
+def length_batches(
+    lengths: torch.Tensor, batch_size: int, generator: torch.Generator | None = None, window: int = 64
+) -> list[torch.Tensor]:
     """Indices of all examples in batches of similar length, as a list of [B <= batch_size] tensors.
 
     With a generator: shuffled, then sorted by length within windows of `window` batches, and the batches shuffled, so

@@ -15,9 +15,10 @@ from dataclasses import fields
 import numpy as np
 from jsonschema import Draft202012Validator
 
-from .checkpoint import write_atomically
-from .config import ModelConfig, TrainConfig
-from .metrics import CUTOFFS, mean_metrics
+from ..base.files import write_atomically
+from ..evaluation.metrics import CUTOFFS, mean_metrics
+from ..paper import ModelConfig
+from ..training import TrainConfig
 
 SCHEMA = 3
 FORMS = {2: re.compile(r"[1-9][0-9]{0,9}(\.5)?"), 3: re.compile(r"[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})?")}     # of a rank

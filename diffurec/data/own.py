@@ -9,9 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from .checks import whole
+from ..base.checks import whole
 from .dataset import MIN_INTERACTIONS, MOST, Dataset, in_time_order, told
 
 # Column names that are understood, in lower case and without anything but letters and digits.
@@ -24,7 +23,10 @@ SPELLINGS = {
 }
 
 
-def load_interactions(path, user=None, item=None, timestamp=None, k_core=None, name=None):
+def load_interactions(
+    path: str | Path, user: str | None = None, item: str | None = None, timestamp: str | None = None,
+    k_core: int | None = None, name: str | None = None,
+) -> Dataset:
     """The Dataset of a .csv, .parquet or .inter file with one interaction a row.
 
     Args:
@@ -40,6 +42,8 @@ def load_interactions(path, user=None, item=None, timestamp=None, k_core=None, n
     FileNotFoundError or ValueError, in one sentence, when the file is not there, a column cannot be told, a value is
     missing or no time, or nothing is left.
     """
+    import pandas as pd  # here and below, because it takes half a second to load
+
     path = Path(path)
     k_core = None if k_core is None else whole(k_core, "k_core")
     read_columns, read = _reader(path)
@@ -103,6 +107,8 @@ def _reader(path):
 
 def _text(path):
     """Fields are kept as text, and columns are taken by their place: pandas renames the second of two equal names."""
+    import pandas as pd
+
     options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".inter" else {}
     options |= {"dtype": str, "encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""], "index_col": False,
                 "skip_blank_lines": False}      # only an empty field is missing; row i stands on line i + 2
@@ -173,6 +179,8 @@ def _columns(path, found, wanted):
 
 def _refuse(path, column, values, bad, what):
     """ValueError naming how many values are bad and where the first of them stands, if any is."""
+    import pandas as pd
+
     if bad.any():
         row = bad.idxmax()
         place = f"row {row + 1}" if path.suffix.lower() == ".parquet" else f"line {row + 2}"
@@ -182,6 +190,8 @@ def _refuse(path, column, values, bad, what):
 
 def _times(path, column, values):
     """Times as an array of numbers [N], whatever the unit: only their order counts, and that is exact."""
+    import pandas as pd
+
     _refuse(path, column, values, values.isna(), "are missing (timestamps)")
     if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
         return values.astype("int64").to_numpy()
@@ -199,6 +209,8 @@ def _times(path, column, values):
 
 def _ranks(values):
     """Numbers in text as numbers in the same order: as floats, neighbours beyond 2^53 would be equal."""
+    import pandas as pd
+
     texts = values.map(lambda value: value.decode() if isinstance(value, bytes) else str(value)).astype(str)
     whole = pd.to_numeric(texts.str.replace(r"^([+-]?\d+)\.0*$", r"\1", regex=True))
     if whole.dtype.kind in "iu":        # all of them like 881250949.0: fast

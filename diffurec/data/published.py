@@ -20,7 +20,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from .dataset import DataError, in_time_order, told
@@ -139,6 +138,8 @@ def read_pickle(path):
 
 def _table(read, name, sep, **options):
     """The file `name` as a table of strings; `read` gives a file's bytes."""
+    import pandas as pd         # here, because it takes half a second to load
+
     try:
         content = read(name)
     except FileNotFoundError as error:

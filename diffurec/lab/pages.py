@@ -17,7 +17,7 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathBlockParser, MathInlineParser
 
-from .checkpoint import write_atomically
+from ..base.files import write_atomically
 
 # nbconvert's own template without the parts that load something. Browsers draw MathML Core, in which alignment and
 # typeface are CSS, not attributes as latex2mathml writes them.

@@ -1,0 +1,12 @@
+"""Data sets: the named ones and your own files, leave-one-out, batches of similar length, histories to predict from."""
+
+from .dataset import DataError, Dataset, in_time_order
+from .histories import left_padded
+from .named import KNOWN, load_dataset
+from .own import load_interactions
+from .splits import Examples, leave_one_out, length_batches
+
+__all__ = [
+    "KNOWN", "DataError", "Dataset", "Examples", "in_time_order", "left_padded", "leave_one_out", "length_batches",
+    "load_dataset", "load_interactions",
+]

@@ -1,0 +1,18 @@
+"""The papers in plain PyTorch: diffusion.py, approximator.py and diffurec.py, in the order to read them, and config.py.
+
+[1] Li, Sun, Li: DiffuRec: A Diffusion Model for Sequential Recommendation, TOIS 2023, arXiv 2304.00686.
+[2] Zolghadr, Winther, Jeha: Generative Diffusion Models for Sequential Recommendations, ROEGEN@RecSys 2024, arXiv 2410.19429.
+
+Numbers of equations and algorithms are those of [2]; docs/equations.md lists the line of each. Nothing here is tuned for
+speed: ../fast replaces some parts by forms that compute the same.
+"""
+
+from .approximator import Approximator, Attention, Block, StepEmbedding
+from .config import VARIANTS, ModelConfig
+from .diffurec import DiffuRec, DiffuRecSys, Ensemble
+from .diffusion import NOISE_SCHEDULES, GaussianDiffusion, truncated_linear
+
+__all__ = [
+    "NOISE_SCHEDULES", "VARIANTS", "Approximator", "Attention", "Block", "DiffuRec", "DiffuRecSys", "Ensemble",
+    "GaussianDiffusion", "ModelConfig", "StepEmbedding", "truncated_linear",
+]

@@ -1,0 +1,114 @@
+"""f, the Approximator: a Transformer that reads the noisy target off the item distributions [1, section 4].
+
+B  histories of a batch                  d  hidden size: an item's embedding, a position, a step
+L  positions of a history, left-padded   H  attention heads, each of d/H
+Q  positions that ask                    s  diffusion step, here t = s - 1
+z  item distributions z_1..z_n           x_0_hat  f's estimate of the target's embedding
+"""
+
+import math
+from functools import partial
+
+import torch
+from torch import nn
+
+from .config import ModelConfig
+
+ACTIVATIONS = {"gelu": partial(nn.GELU, approximate="tanh"), "relu": nn.ReLU}
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention: queries [B, Q, d], keys and values from memory [B, L, d] -> [B, Q, d]."""
+
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key_value = nn.Linear(hidden_size, 2 * hidden_size)                 # both in one product
+        self.out = nn.Linear(hidden_size, hidden_size)
+        nn.init.xavier_normal_(self.out.weight)
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)             # [B, ., d] -> [B, H, ., d/H]
+
+    def _project(self, queries, memory):
+        key, value = self.key_value(memory).chunk(2, dim=-1)                     # [B, L, d] each
+        return self._heads(self.query(queries)), self._heads(key), self._heads(value)
+
+    def _shares(self, query, key, key_mask):
+        """softmax(q . k / sqrt(d/H)): [B, H, Q, L], each row adding up to 1, and 0 where a key is masked."""
+        scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)        # [B, H, Q, L]
+        if key_mask is not None:
+            scores = scores.masked_fill(~key_mask[:, None, None, :], -math.inf)  # [B, 1, 1, L]: no query sees padding
+        return scores.softmax(-1)
+
+    def forward(self, queries: torch.Tensor, memory: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
+        query, key, value = self._project(queries, memory)                       # [B, H, Q, d/H], twice [B, H, L, d/H]
+        mixed = self._shares(query, key, key_mask) @ value                       # [B, H, Q, d/H]
+        return self.out(mixed.transpose(1, 2).flatten(2))                        # [B, Q, H, d/H] -> [B, Q, d]
+
+    def weights(self, queries: torch.Tensor, memory: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """What `forward` weighs the values by: [B, H, Q, L]."""
+        query, key, _ = self._project(queries, memory)
+        return self._shares(query, key, key_mask)
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm Transformer block: x + attention(LN x), then x + feed-forward(LN x)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        d = config.hidden_size
+        self.attention_norm = nn.LayerNorm(d, eps=1e-12)
+        self.attention = Attention(d, config.num_heads)
+        self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
+        self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), ACTIVATIONS[config.activation](), nn.Linear(4 * d, d))
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.xavier_normal_(self.feed_forward[0].weight)
+        nn.init.xavier_normal_(self.feed_forward[2].weight)
+
+    def forward(self, x: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """[B, L, d] -> [B, L, d]."""
+        h = self.attention_norm(x)                                               # [B, L, d], normed before, not after
+        x = x + self.dropout(self.attention(h, h, key_mask))                     # every position asks every real one
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))    # d -> 4d -> d, each position alone
+
+
+class StepEmbedding(nn.Module):
+    """d_s: sinusoids of the rescaled step (cosines first), then Linear - SiLU - Linear. [B] -> [B, d]."""
+
+    frequencies: torch.Tensor
+
+    def __init__(self, hidden_size: int, num_steps: int, max_period: int = 10_000):
+        super().__init__()
+        self.scale = 1000 / num_steps                                            # as if there were 1,000 steps
+        half = hidden_size // 2
+        frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size)
+        )
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        angles = t.unsqueeze(-1) * self.scale * self.frequencies                 # [B, d/2]
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))         # [B, d]
+
+
+class Approximator(nn.Module):
+    """f: the item distributions z_1..z_n [B, L, d] -> x_0_hat [B, d], the last position's output.
+
+    Attention is bidirectional and there are no positions, so only the last item's place matters.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)
+
+    def forward(self, z: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+        for block in self.blocks:
+            z = block(z, key_mask)                                               # [B, L, d], every position computed
+        last = z[:, -1]                                                          # [B, d], the latest item's position
+        return self.norm(self.dropout(last))
