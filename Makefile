@@ -30,6 +30,7 @@ help:
 	@echo "make report      train and evaluate the small example (some minutes): reports/quickstart.html"
 	@echo "make test        run the tests, then every notebook, and compare the outputs with the committed ones"
 	@echo "make test-avx2   repeat the tests of the fast forms and some notebooks as on a processor without AVX-512"
+	@echo "make equations   write docs/equations.md, which line computes which equation, from the comments"
 	@echo "make bad-inputs  write docs/bad-inputs.md, what is said of each bad input, from the tests"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       measure the speed (over an hour, on an idle machine): reports/benchmark"
@@ -110,6 +111,9 @@ test-avx2: data
 	$(AS_AVX2) $(NBVAL) $(AVX2_NOTEBOOKS:%=$(AVX2)/notebooks/%.ipynb) || failed=1; \
 	exit $$failed
 
+equations: $(STAMP)
+	@$(RUN) tests/equations.py
+
 bad-inputs: $(STAMP)
 	@$(RUN) -m pytest -q --write-bad-inputs
 
@@ -128,4 +132,4 @@ mutants: $(STAMP)
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test test-avx2 bad-inputs bench gpu-check mutants lab
+.PHONY: help report data test test-avx2 equations bad-inputs bench gpu-check mutants lab

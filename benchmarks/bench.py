@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py [rates] [growth] [learning] [accuracy] [--out reports/benchmark]
 
-rates     training and evaluation on amazon-beauty and ml-1m against plain.py, and the share of the peak of products
+rates     training and evaluation on amazon-beauty and ml-1m against the paper's plain form, and the share of the peak of products
 growth    time of a step and peak memory (on a CPU: Linux only) for histories, catalogues and batches of growing size
 learning  validation by epoch with batches sorted by length, with random ones, and with sorted ones in bfloat16: a small model
           on amazon-toys, three seeds
@@ -17,6 +17,7 @@ of the rounds are shown. Each part adds what it measured to benchmark.json and d
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import platform
 import re
@@ -28,24 +29,23 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import plain
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import diffurec.training
-from diffurec import DiffuRec, ModelConfig, TrainConfig, compare, load_dataset, rank_targets, train
-from diffurec.checkpoint import write_atomically
-from diffurec.evaluation import expected_ranks
-from diffurec.fast import chosen_forms, fast_matmul, kept_memory
-from diffurec.metrics import mean_metrics
-from diffurec.splits import leave_one_out, length_batches
-from diffurec.training import choose_device
+from diffurec import (
+    DiffuRec, ModelConfig, TrainConfig, compare, expected_ranks, leave_one_out, length_batches, load_dataset, mean_metrics,
+    rank_targets, train,
+)
+from diffurec.base.files import write_atomically
+from diffurec.fast import chosen_forms, fast_matmul, install, kept_memory
+from diffurec.training import choose_device, loop
 
 BATCH = 512
 ROUNDS = 3
 WARM_UP = 100  # batches before the reverse steps are compared
 DATASETS = ("amazon-beauty", "ml-1m")
-PLAIN = {"plain, torch's GELU": plain.torch_gelu, "plain, GELU by formula": plain.gelu_by_formula}
+PLAIN = ("plain, torch's GELU", "plain, GELU by formula")       # the paper's room, and with GELU as the released code has it
 GROWTH = [
     *({"what": "history length", "length": n, "num_items": 12_000, "batch": BATCH} for n in (10, 25, 50, 100, 200)),
     *({"what": "catalogue", "length": 10, "num_items": n, "batch": BATCH} for n in (10_000, 100_000, 1_000_000)),
@@ -102,18 +102,28 @@ def describe_machine():
 
 # ---- rates ----
 
+class GELUByFormula(nn.Module):
+    def forward(self, x):
+        return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+
+
 class Side:
     """One side of a comparison in its own process: a model, its optimiser, and the examples of a data set."""
 
     def __init__(self, dataset, name, split):
         data = load_dataset(dataset)
         self.device = choose_device("auto")
-        self.gelu, self.split = PLAIN.get(name), split
+        self.plain, self.split = name in PLAIN, split
         self.precision = "bfloat16" if "bfloat16" in name else "float32"
         torch.manual_seed(0)
         self.model = DiffuRec(data.num_items, ModelConfig()).to(self.device)
+        if not self.plain:
+            install(self.model)
+        elif "formula" in name:
+            for block in self.model.approximator.blocks:
+                block.feed_forward[1] = GELUByFormula()
         self.model.train(split == "train")
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=self.gelu is None)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=not self.plain)
         examples = leave_one_out(data, split, self.model.max_length)
         self.lengths, self.examples = examples.lengths, examples.to(self.device)
         self.random = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
@@ -121,28 +131,26 @@ class Side:
 
     def batches(self, round_):
         """Plain: a random batch, all of L. Ours: batches of all lengths, each cut to its longest."""
-        if self.gelu is not None:
+        if self.plain:
             return [(self.random[round_ * BATCH:(round_ + 1) * BATCH], self.model.max_length)]
         return [(index, int(self.lengths[index].max())) for index in self.sorted[round_::ROUNDS][:40]]
 
     def train_step(self, histories, targets):
         t = torch.randint(self.model.diffusion.num_steps, (len(targets),), device=self.device)
         noise = torch.randn(len(targets), self.model.config.hidden_size, device=self.device)
-        if self.gelu is not None:
-            lambda_ = self.model.draw_lambda((*histories.shape, noise.shape[1]))
-            loss = plain.loss(self.model, histories, targets, t, noise, lambda_, self.gelu)
-        else:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                loss = self.model(histories, targets, t, noise)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            loss = self.model(histories, targets, t, noise)
         self.optimizer.zero_grad()
         loss.mean().backward()
         self.optimizer.step()
 
     @torch.no_grad()
     def rank(self, histories, targets, num_steps=None):
-        if self.gelu is not None:
-            return plain.rank(self.model, histories, targets, self.gelu)
-        return expected_ranks(self.model, self.model.predict(histories, num_steps, precision=self.precision), targets)
+        prediction = self.model.predict(histories, num_steps, precision=self.precision)
+        if not self.plain:
+            return expected_ranks(self.model, prediction, targets)
+        order = self.model.score_items(prediction, 1, self.model.num_items + 1).argsort(dim=1, descending=True)
+        return (order == (targets - 1).unsqueeze(1)).int().argmax(dim=1) + 1     # by a sort of all scores
 
     def run(self, round_, num_steps=None):
         """(examples, seconds, floating-point operations of products or, but for our training, None) of a round."""
@@ -152,7 +160,7 @@ class Side:
             step(*batches[0])                                                    # not measured: what is made at first use
         seconds = sum(seconds_of(lambda: [step(*batch) for batch in batches], self.device, 1))
         size = sum(len(targets) for _, targets in batches)
-        if self.gelu is not None or self.split != "train":
+        if self.plain or self.split != "train":
             return size, seconds, None
         part = batches[::10]                                                     # operations of one in ten, and so of all
         with FlopCounterMode(display=False) as counter:
@@ -164,7 +172,7 @@ class Side:
 
 def serve(connection, *arguments):
     side = Side(*arguments)
-    with fast_settings() if side.gelu is None else contextlib.nullcontext():
+    with contextlib.nullcontext() if side.plain else fast_settings():
         while (request := connection.recv()) is not None:
             connection.send(side.run(*request))
 
@@ -272,7 +280,7 @@ def probe(length, num_items, batch, what):
     """Seconds of a training step and of recommending to `batch` users, and the process's peak memory after each, in MiB."""
     device = choose_device("auto")
     torch.manual_seed(0)
-    model = DiffuRec(num_items, ModelConfig(max_length=length)).to(device)
+    model = install(DiffuRec(num_items, ModelConfig(max_length=length)).to(device))
     histories = torch.randint(1, num_items + 1, (batch, length), device=device)
     targets = torch.randint(1, num_items + 1, (batch,), device=device)
     model.recommend(histories, num_steps=1)
@@ -315,7 +323,7 @@ def measure_growth():
 
 def learn(window, precision, seed):
     """Validation NDCG@10 after each epoch. Batches are sorted by length within windows of `window` batches; 1: random ones."""
-    diffurec.training.length_batches = partial(length_batches, window=window)    # of this process
+    loop.length_batches = partial(length_batches, window=window)    # of this process
     data = load_dataset("amazon-toys")
     torch.manual_seed(seed)
     model = DiffuRec(data.num_items, ModelConfig(hidden_size=64, num_blocks=2, max_length=10))

@@ -12,8 +12,8 @@ import time
 import numpy as np
 import torch
 
-from diffurec import Dataset, DiffuRec, ModelConfig, TrainConfig, train
-from diffurec.evaluation import tied_ranks
+from diffurec import Dataset, DiffuRec, ModelConfig, TrainConfig, tied_ranks, train
+from diffurec.fast import install
 
 NUM_ITEMS, BATCH, LENGTH = 12_000, 512, 50
 VARIANTS = {"DiffuRec": {}, "DiffuRecSys": {"cross_attention": True, "offset_noise": "constant"}}
@@ -29,7 +29,7 @@ def new_model(**changes):
     """Without dropout and with a lambda that lets the target be heard, so that every part shows in the loss."""
     torch.manual_seed(0)
     config = ModelConfig(dropout=0.0, embedding_dropout=0.0, lambda_uncertainty=0.5, **changes)
-    return DiffuRec(NUM_ITEMS, config)
+    return install(DiffuRec(NUM_ITEMS, config))
 
 
 def loss_and_gradients(model, batch, lambda_, precision):

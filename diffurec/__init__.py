@@ -19,10 +19,18 @@ from .training import PRESETS, CheckpointError, History, TrainConfig, configure_
 
 DiffuRec.recommend = recommend      # for whoever has the model in hand; the paper's room knows no lists and no checks
 
+
+def __getattr__(name):
+    if name == "read_results":      # the lab's, loaded when it is asked for: it takes long
+        from .lab import read_results
+        return read_results
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "NOISE_SCHEDULES", "PRESETS", "VARIANTS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys",
     "GaussianDiffusion", "History", "MarkovChain", "ModelConfig", "MostPopular", "TrainConfig", "bootstrap_interval",
     "compare", "configure_run", "evaluate", "expected_ranks", "hit_rate", "in_time_order", "leave_one_out",
     "length_batches", "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg", "paired_interval",
-    "paired_test", "per_user", "rank_targets", "recommend", "stream_seed", "tied_ranks", "train",
+    "paired_test", "per_user", "rank_targets", "read_results", "recommend", "stream_seed", "tied_ranks", "train",
 ]

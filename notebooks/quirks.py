@@ -13,22 +13,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from diffurec import Dataset, DiffuRec
-from diffurec.evaluation import tied_ranks
-from diffurec.model import Approximator, Attention, Block
-from diffurec.splits import leave_one_out
+from diffurec import Dataset, DiffuRec, leave_one_out, tied_ranks
+from diffurec.fast import install
+from diffurec.paper import Approximator, Attention, Block
 
 
 class QueryMaskedAttention(Attention):
     """(a) DiffuRec: the mask fills the rows of the queries that are padding; no key is masked."""
 
-    def forward(self, queries, memory, key_mask=None):
-        query, key, value, _ = self._heads(queries, memory, None)
+    def shares(self, query, key, key_mask):
         scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])        # [B, H, Q, L]
         if key_mask is not None:
-            rows = key_mask[:, None, -queries.shape[1]:, None]                   # [B, 1, Q, 1]
+            rows = key_mask[:, None, -query.shape[2]:, None]                     # [B, 1, Q, 1]
             scores = scores.masked_fill(~rows, -1e9)  # all keys alike: softmax is uniform
-        return self.out((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+        return scores.softmax(-1)
 
 
 class ZeroIsAnItem(DiffuRec):
@@ -45,8 +43,8 @@ class ZeroIsAnItem(DiffuRec):
 class TwiceDroppedBlock(Block):
     """(i) DiffuRec: after the dropout of its sublayers the block drops its output, the residual stream, once more."""
 
-    def forward(self, x, key_mask=None, last_only=False):
-        return self.dropout(super().forward(x, key_mask, last_only))
+    def forward(self, x, key_mask=None):
+        return self.dropout(super().forward(x, key_mask))
 
 
 class LastBlockOnly(Approximator):
@@ -62,7 +60,7 @@ class LinearCrossAttention(Attention):
     """(k) DiffuRecSys: softmax over a query's features and over the keys' heads; -1e9 in padded rows of the output."""
 
     def forward(self, queries, memory, key_mask=None):
-        query, key, value, _ = self._heads(queries, memory, None)                # [B, H, L, d/H]
+        query, key, value = self.project(queries, memory)                        # [B, H, L, d/H]
         context = key.softmax(1).transpose(2, 3) @ value  # [B, H, d/H, d/H], a sum over L, padding too
         hidden = query.softmax(-1) @ context                                     # [B, H, L, d/H]
         if key_mask is not None:
@@ -106,12 +104,12 @@ def cut_into_pieces(data, least, most, count, seed=0):
 
 
 def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3):
-    """Trains in place for a fixed number of epochs; histories are padded to max_length, as in the released codes."""
+    """Trains in place, with the fast forms, for a fixed number of epochs; histories are padded to max_length, as in the released codes."""
     examples = leave_one_out(data, "train", model.max_length)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)                              # order, steps and noise
     torch.manual_seed(seed)                                                      # lambda and dropout
-    model.train()
+    install(model).train()
     for _ in range(epochs):
         for index in torch.randperm(len(examples), generator=generator).split(batch_size):
             histories, targets = examples.gather(index, model.max_length)

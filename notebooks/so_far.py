@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffurec.results import read_results
+from diffurec import read_results
 
 RESULTS = Path(__file__).resolve().parent.parent / "reports" / "ablation-small"
 

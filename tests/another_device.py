@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from diffurec import Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, train, training
+from diffurec import Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, train
+from diffurec.base import distributed
 
 DEVICE = "gpu"
 VARIANTS = [{}, {"cross_attention": True, "offset_noise": "shared"}, {"offset_noise": "elementwise", "activation": "relu"}]
@@ -52,7 +53,7 @@ def main():
     torch.gpu.get_amp_supported_dtype = lambda: [torch.bfloat16]
     torch.Generator = Generator
     fake_impls.op_implementations_dict[torch.ops.aten._local_scalar_dense.default] = one
-    training.choose_device = lambda name: torch.device(DEVICE)
+    distributed.choose_device = lambda name: torch.device(DEVICE)
     data = Dataset("d", 9, np.tile(np.arange(1, 9), 20), np.arange(0, 161, 8))
     for changes in VARIANTS:
         with FakeTensorMode(allow_non_fake_inputs=True), SameDevice():

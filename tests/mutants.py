@@ -40,13 +40,18 @@ ASKED = 0.95
 
 # Which tests concern which module.
 TESTS = {
-    "diffusion": ["diffusion", "extensions"],
-    "splits": ["splits"],
-    "metrics": ["metrics"],
-    "evaluation": ["evaluation", "metrics"],
-    "fast": ["fast"],
-    "model": ["model", "extensions", "fast"],
-    "training": ["training"],
+    "paper/diffusion": ["diffusion", "extensions"],
+    "paper/approximator": ["model", "extensions", "fast"],
+    "paper/diffurec": ["model", "extensions", "fast"],
+    "fast/catalogue": ["fast"],
+    "fast/forms": ["fast", "model"],
+    "fast/processor": ["fast"],
+    "data/splits": ["splits"],
+    "data/histories": ["model"],
+    "evaluation/metrics": ["metrics"],
+    "evaluation/ranking": ["evaluation", "metrics"],
+    "evaluation/recommending": ["model", "extensions"],
+    "training/loop": ["training"],
 }
 
 # Of cosmic-ray's operators one or two for each thing that can be wrong. Left out, because nothing but a TypeError would
@@ -78,27 +83,26 @@ LEFT_OUT = [
 
 # Faults that no operator makes: (module, what is there, what is put there).
 PLANTED = [
-    ("model", "self.history_norm(self.history_dropout(self.item_embedding(histories)))",
+    ("paper/diffurec", "self.history_norm(self.history_dropout(self.item_embedding(histories)))",
      "self.history_dropout(self.history_norm(self.item_embedding(histories)))"),
-    ("training", "(loss * world).backward()", "loss.backward()"),
-    ("training", "stream_seed(config.seed, epoch, 2, rank)", "stream_seed(config.seed, 0, 2, 0)"),
-    ("training", "stream_seed(config.seed, epoch, 2, rank)", "stream_seed(config.seed, epoch, 2, 0)"),
-    ("training", "stream_seed(config.seed, epoch, 0)", "stream_seed(config.seed, 0, 0)"),
-    ("training", "stream_seed(config.seed, epoch, 1)", "stream_seed(config.seed, 0, 1)"),
-    ("training", "        run.optimizer.zero_grad(set_to_none=True)\n", ""),
-    ("training", "    model.train()\n", ""),
-    ("training", "        self.scheduler.step()\n        history, improved", "        history, improved"),
-    ("training", "t.detach().clone() for name, t in self.model", "t for name, t in self.model"),
-    ("diffusion", "self._alphas_cumprod = alphas_cumprod ", "self._alphas_cumprod = self.alphas_cumprod.numpy() "),
-    ("evaluation", "        model.eval()\n", "        pass\n"),
-    ("evaluation", "            model.train()\n", "            pass\n"),
-    ("model", "        self.eval()\n", ""),
-    ("model", "self.attention_norm(x)", "x"),
-    ("model", "self.feed_forward(self.feed_forward_norm(x))", "self.feed_forward(x)"),
-    ("model", "x + self.dropout(self.attention(queries, memory, key_mask))", "x + self.attention(queries, memory, key_mask)"),
-    ("model", "self.norm(self.dropout(last))", "self.norm(last)"),
-    ("model", "[angles.cos(), angles.sin()]", "[angles.sin(), angles.cos()]"),
-    ("model", "embedded + self.cross_dropout(", "self.cross_dropout("),
+    ("training/loop", "(loss * world).backward()", "loss.backward()"),
+    ("training/loop", "stream_seed(config.seed, epoch, 2, rank)", "stream_seed(config.seed, 0, 2, 0)"),
+    ("training/loop", "stream_seed(config.seed, epoch, 2, rank)", "stream_seed(config.seed, epoch, 2, 0)"),
+    ("training/loop", "stream_seed(config.seed, epoch, 0)", "stream_seed(config.seed, 0, 0)"),
+    ("training/loop", "stream_seed(config.seed, epoch, 1)", "stream_seed(config.seed, 0, 1)"),
+    ("training/loop", "        run.optimizer.zero_grad(set_to_none=True)\n", ""),
+    ("training/loop", "    model.train()\n", ""),
+    ("training/loop", "        self.scheduler.step()\n        history, improved", "        history, improved"),
+    ("training/loop", "t.detach().clone() for name, t in self.model", "t for name, t in self.model"),
+    ("paper/diffusion", "self._alphas_cumprod = alphas_cumprod ", "self._alphas_cumprod = self.alphas_cumprod.numpy() "),
+    ("evaluation/ranking", "        model.eval()\n", "        pass\n"),
+    ("evaluation/ranking", "        model.train(training)\n", "        pass\n"),
+    ("paper/approximator", "self.attention_norm(x)", "x"),
+    ("paper/approximator", "self.feed_forward(self.feed_forward_norm(x))", "self.feed_forward(x)"),
+    ("fast/forms", "x + self.dropout(self.attention(queries, memory, key_mask))", "x + self.attention(queries, memory, key_mask)"),
+    ("fast/forms", "self.dropout(last(z, key_mask, **only)[:, -1])", "last(z, key_mask, **only)[:, -1]"),
+    ("paper/approximator", "[angles.cos(), angles.sin()]", "[angles.sin(), angles.cos()]"),
+    ("paper/diffurec", "embedded + self.cross_dropout(", "self.cross_dropout("),
 ]
 
 
@@ -187,8 +191,9 @@ def run_tests(copy, module, order, log, limit, cover=None):
 
 def first_run(copy, module, log):
     """The tests without a fault: (the tests that execute each line, the seconds of each test)."""
-    data = copy / f"{module}.coverage"
-    cover = coverage.Coverage(data_file=data, include=[str(copy / "diffurec" / f"{module}.py")])
+    path, data = copy / "diffurec" / f"{module}.py", copy / "first.coverage"
+    data.unlink(missing_ok=True)
+    cover = coverage.Coverage(data_file=data, include=[str(path)])
     cover.set_option("run:dynamic_context", "test_function")
     start = time.monotonic()
     sys.dont_write_bytecode = False
@@ -201,7 +206,7 @@ def first_run(copy, module, log):
     [file] = measured.measured_files()
     # Written once for all that stays. A module's own would be taken for that of its next fault within the same second.
     sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
-    for compiled in (copy / "diffurec" / "__pycache__").glob(f"{module}.*"):
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
         compiled.unlink()
     near = {line: {name.rpartition(".")[2] for name in names}
             for line, names in measured.contexts_by_lineno(file).items()}
@@ -209,7 +214,7 @@ def first_run(copy, module, log):
 
 
 def try_module(copy, module, chosen, out):
-    path, log = copy / "diffurec" / f"{module}.py", copy / f"{module}.log"
+    path, log = copy / "diffurec" / f"{module}.py", copy / "tests.log"
     near, seconds, whole = first_run(copy, module, log)
     print(f"{module}: {len(chosen)} faults; the tests take {whole:.0f} s", flush=True)
     source, results = path.read_text(), []

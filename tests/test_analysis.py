@@ -10,13 +10,12 @@ import pytest
 import torch
 from test_evaluation import NUM_ITEMS, TINY, make_data
 
-from diffurec import Dataset, DiffuRec, ModelConfig, analysis, evaluate, rank_targets
-from diffurec.analysis import (
+from diffurec import Dataset, DiffuRec, ModelConfig, evaluate, mean_metrics, rank_targets, stream_seed, tied_ranks
+from diffurec.evaluation import analysis
+from diffurec.evaluation.analysis import (
     BATCH, analyse, ensemble_sizes, group_metrics, head_items, reconstruct, some_users, steps_needed, target_map,
     training_counts, uncertainty,
 )
-from diffurec.evaluation import stream_seed, tied_ranks
-from diffurec.metrics import mean_metrics
 
 K = 5       # of top lists: with all 20 items in them, every two lists would agree
 

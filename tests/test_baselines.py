@@ -70,7 +70,7 @@ def no_network(*_):
 
 def test_most_popular_on_amazon_beauty_is_what_random_orders_of_the_equal_items_give(monkeypatch):
     """HR@10 1.131 %; at the mean place of each tie it would be 1.064 %."""
-    monkeypatch.setattr("diffurec.sources.download", no_network)
+    monkeypatch.setattr("diffurec.data.published.download", no_network)
     try:
         data = load_dataset("amazon-beauty")
     except (DataError, FileNotFoundError):

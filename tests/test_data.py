@@ -19,12 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffurec import data as named
-from diffurec import fetch
-from diffurec import sources
-from diffurec.data import KNOWN, load_dataset, read_cache, write_cache
-from diffurec.dataset import DataError, Dataset
-from diffurec.splits import leave_one_out
+from diffurec import DataError, Dataset, fetch, leave_one_out, load_dataset
+from diffurec.data import KNOWN, named, published
+from diffurec.data.named import read_cache, write_cache
 
 PICKLES = ["amazon-beauty", "amazon-toys", "ml-1m"]
 SUM = "[0-9a-f]{64}"
@@ -85,7 +82,7 @@ def tiny_pickle(monkeypatch):
     content = pickle.dumps(TINY)
     path = Path(os.environ["TMPDIR"]) / "sum"
     path.write_bytes(content)
-    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=sources.sha256(path))
+    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=published.sha256(path))
     path.unlink()
     return content
 
@@ -103,7 +100,7 @@ TITLES = ("", *(film[0] for film in FILMS))
 def grouplens_files():
     rows = []
     for number, (title, _, _, genres) in enumerate(FILMS, 1):
-        flags = ["1" if genre in genres else "0" for genre in sources.GENRES]
+        flags = ["1" if genre in genres else "0" for genre in published.GENRES]
         rows.append("|".join([str(number), title, "01-Jan-1995", "", "http://x", *flags]))
     rows[2] = rows[2].replace("(V)|", "(V) |")      # a trailing blank, as a few published titles may have
     return {"u.data": "".join(f"{u}\t{i}\t4\t{t}\n" for u, i, t in RATINGS).encode(),
@@ -167,7 +164,7 @@ def no_pip(monkeypatch):
     """pip without an index, as on a machine with no network."""
     def run(command, **_):
         return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found for recbole==1.2.1\n")
-    monkeypatch.setattr(sources.subprocess, "run", run)
+    monkeypatch.setattr(published.subprocess, "run", run)
 
 
 # The Dataset itself.
@@ -247,7 +244,7 @@ def test_published_pickle(name, real_data):
         "amazon-beauty": (22_363, 12_101, 198_502), "amazon-toys": (19_412, 11_924, 167_597),
         "ml-1m": (6_040, 3_706, 1_000_209)}[name]
     with open(real_data / KNOWN[name].folder / "dataset.pkl", "rb") as file:
-        raw = sources.PlainUnpickler(file).load()
+        raw = published.PlainUnpickler(file).load()
     for user in (0, 1, data.num_users - 1):
         assert data.sequences[user].tolist() == raw["train"][user] + raw["val"][user] + raw["test"][user]
     assert data.titles is None and data.genres is None
@@ -293,7 +290,7 @@ def test_the_real_ml_100k_from_the_wheel_and_then_the_cache(monkeypatch, caplog)
     assert data.genres[1] == ("Animation", "Children's", "Comedy") and data.genres[0] == ()
     assert len(data.titles) == len(data.genres) == 1683
 
-    monkeypatch.setattr(sources.subprocess, "run", None)        # from here on nothing may call pip
+    monkeypatch.setattr(published.subprocess, "run", None)        # from here on nothing may call pip
     again = load_dataset("ml-100k")
     assert "ml-100k, cache: found" in caplog.text
     assert (again.checksum, again.titles, again.genres) == (data.checksum, data.titles, data.genres)
@@ -356,10 +353,10 @@ def put(root, relative, content):
 
 def test_a_pickle_with_another_checksum_is_not_opened(tiny_pickle, tmp_path, monkeypatch):
     path = put(tmp_path / "mine", "ml-1m/dataset.pkl", tiny_pickle + b"x")
-    monkeypatch.setattr(sources, "read_pickle", None)
+    monkeypatch.setattr(published, "read_pickle", None)
     with pytest.raises(DataError) as told:
         load_dataset("ml-1m", data_dir=tmp_path / "mine")
-    assert sources.sha256(path) in str(told.value) and KNOWN["ml-1m"].sha256 in str(told.value)
+    assert published.sha256(path) in str(told.value) and KNOWN["ml-1m"].sha256 in str(told.value)
     assert "was left as it is" in str(told.value)
     assert path.read_bytes() == tiny_pickle + b"x"
 
@@ -369,7 +366,7 @@ def test_a_damaged_pickle(refused, content, tiny_pickle, tmp_path):
     path = put(tmp_path, "dataset.pkl", {
         "truncated": tiny_pickle[:-20], "not a pickle": b"hello", "other keys": pickle.dumps({"train": {}})}[content])
     with refused(None, DataError, match="damaged or not laid out as published"):
-        sources.read_pickle(path)
+        published.read_pickle(path)
 
 
 @pytest.mark.parametrize("parts, sentence", [
@@ -386,7 +383,7 @@ def test_a_damaged_pickle(refused, content, tiny_pickle, tmp_path):
 def test_a_pickle_of_another_layout(refused, parts, sentence, tmp_path):
     path = put(tmp_path, "dataset.pkl", pickle.dumps({**TINY, **parts}))
     with refused(None, DataError, match=f"dataset.pkl is .*not laid out as published.*{sentence}"):
-        sources.read_pickle(path)
+        published.read_pickle(path)
 
 
 def within(value, depth, pack):
@@ -416,7 +413,7 @@ def nested_tuples(depth):
 ], ids=range(12))
 def test_a_hostile_pickle_is_refused(content, instruction, tmp_path):
     with pytest.raises(DataError, match=f"dataset.pkl is damaged or not laid out as published.*{instruction}"):
-        sources.read_pickle(put(tmp_path, "dataset.pkl", content))
+        published.read_pickle(put(tmp_path, "dataset.pkl", content))
 
 
 @pytest.mark.parametrize("code", [240, 24_000, 24_000_000])
@@ -427,7 +424,7 @@ def test_a_pickle_cannot_go_around_the_refusal_by_an_extension_code(code, tmp_pa
         pickle.loads(content)       # now the registry has the function in its cache, too
         (tmp_path / "executed").rmdir()
         with pytest.raises(DataError, match="instruction EXT[124], .*: it was refused and nothing was executed"):
-            sources.read_pickle(put(tmp_path, "dataset.pkl", content))
+            published.read_pickle(put(tmp_path, "dataset.pkl", content))
     finally:
         copyreg.remove_extension(os.mkdir.__module__, "mkdir", code)
     assert not (tmp_path / "executed").exists()
@@ -437,7 +434,7 @@ def test_a_pickle_cannot_go_around_the_refusal_by_an_extension_code(code, tmp_pa
 def test_plain_pickles_of_every_binary_protocol_are_read(protocol, tmp_path):
     many = {user: [user + 1, 70_000] for user in range(300)}       # a memo beyond one byte, numbers beyond two
     wide = {"train": many, "val": {user: [1] for user in many}, "test": {user: [2] for user in many}}
-    fields = sources.read_pickle(put(tmp_path, "dataset.pkl", pickle.dumps(wide, protocol)))
+    fields = published.read_pickle(put(tmp_path, "dataset.pkl", pickle.dumps(wide, protocol)))
     assert fields["items"].tolist() == [item for user in many for item in (*many[user], 1, 2)]
     assert fields["offsets"].tolist() == list(range(0, 1201, 4)) and fields["num_items"] == 70_000
 
@@ -455,7 +452,7 @@ class Payload:
 def test_a_pickle_with_a_global_is_refused_and_never_executed(tmp_path, monkeypatch):
     content = pickle.dumps({**TINY, "umap": Payload(tmp_path / "executed")})
     path = put(tmp_path / "mine", "ml-1m/dataset.pkl", content)
-    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=sources.sha256(path))
+    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=published.sha256(path))
     with pytest.raises(DataError, match=r"global (posix|nt)\.mkdir: it was refused and nothing was executed"):
         load_dataset("ml-1m", data_dir=tmp_path / "mine")
     assert not (tmp_path / "executed").exists()
@@ -471,7 +468,7 @@ def test_a_pickle_with_a_persistent_id_is_refused(tmp_path):
     with open(tmp_path / "dataset.pkl", "wb") as file:
         Pickler(file).dump(TINY)
     with pytest.raises(DataError, match="outside object 'outside': it was refused"):
-        sources.read_pickle(tmp_path / "dataset.pkl")
+        published.read_pickle(tmp_path / "dataset.pkl")
 
 
 @pytest.mark.parametrize("file, change, sentence", [
@@ -536,7 +533,7 @@ def test_ids_beyond_their_width_are_not_taken_for_others(tiny_films, tmp_path):
             load_dataset("ml-100k", data_dir=tmp_path / "mine")
     late, early = b"9007199254740993", b"9007199254740992"
     path.write_bytes(b"".join(b"1\t%d\t4\t%s\n" % row for row in ((1, late), (2, early), (3, late + b".0"))))
-    items = sources.read_grouplens(lambda name: (tmp_path / "mine/ml-100k" / name).read_bytes())["items"]
+    items = published.read_grouplens(lambda name: (tmp_path / "mine/ml-100k" / name).read_bytes())["items"]
     assert items.tolist() == [2, 1, 3]
 
 
@@ -574,7 +571,7 @@ def packed_by(method):
 @pytest.mark.parametrize("make, sentence", [
     (bomb, "u.data holds more than 16,777,216 bytes, far more than what is published: it was not read"),
     (lambda: bomb()[:-40], "damaged or no zip file"),
-    (lambda: bytes(sources.LARGEST + 1), "ml-100k.zip holds more than 16,777,216 bytes"),
+    (lambda: bytes(published.LARGEST + 1), "ml-100k.zip holds more than 16,777,216 bytes"),
     (encrypted, r"damaged or no zip file \(RuntimeError: File 'ml-100k/u.data' is encrypted"),
     (lambda: packed_by(zipfile.ZIP_LZMA), "u.data is packed in another way than the published file"),
     (lambda: packed_by(zipfile.ZIP_BZIP2), "u.data is packed in another way than the published file"),
@@ -673,7 +670,7 @@ def test_truncated_download(tiny_pickle, serve, cache, tmp_path):
 @pytest.mark.parametrize("content, length, sentence", [
     (b"x", "many", "could not be downloaded .*invalid literal"),
     (b"x", "9" * 5000, "could not be downloaded"),
-    (bytes(sources.LARGEST + 1), None, "gives more than 16,777,216 bytes"),
+    (bytes(published.LARGEST + 1), None, "gives more than 16,777,216 bytes"),
 ])
 def test_downloads_with_a_length_that_is_none(content, length, sentence, tiny_pickle, serve, tmp_path):
     serve("ml-1m", content, length=length)
@@ -689,7 +686,7 @@ def test_download_that_does_not_match_is_kept_aside(tiny_pickle, serve, cache, t
         load_dataset("ml-1m")
     aside = cache / "ml-1m.pkl.mismatch"
     assert everything_below(tmp_path) == ["cache/ml-1m.pkl.mismatch"] and aside.read_bytes() == other
-    for part in (sources.sha256(aside), KNOWN["ml-1m"].sha256, str(aside)):
+    for part in (published.sha256(aside), KNOWN["ml-1m"].sha256, str(aside)):
         assert part in str(told.value)
 
 
@@ -705,13 +702,13 @@ def test_zip_that_does_not_match_is_kept_aside_and_the_wheel_is_tried(tiny_films
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_interrupted_download_leaves_nothing(error, tiny_pickle, serve, tmp_path, monkeypatch):
-    class Bar(sources.tqdm):
+    class Bar(published.tqdm):
         def update(self, n=1):
             assert everything_below(tmp_path / "tmp")       # the download is under way
             raise error
 
     serve("ml-1m", tiny_pickle)
-    monkeypatch.setattr(sources, "tqdm", Bar)
+    monkeypatch.setattr(published, "tqdm", Bar)
     with pytest.raises(error):
         load_dataset("ml-1m")
     assert not list((tmp_path / "tmp").iterdir()) and not everything_below(tmp_path)
@@ -736,8 +733,8 @@ def test_no_network_names_every_source_and_what_to_do(no_pip, cache):
 
 def test_address_that_answers_404(monkeypatch, tiny_pickle):
     def urlopen(url, timeout):
-        raise sources.urllib.request.HTTPError(url, 404, "Not Found", {}, None)
-    monkeypatch.setattr(sources.urllib.request, "urlopen", urlopen)
+        raise published.urllib.request.HTTPError(url, 404, "Not Found", {}, None)
+    monkeypatch.setattr(published.urllib.request, "urlopen", urlopen)
     with pytest.raises(DataError, match=r"could not be downloaded \(Not Found\)"):
         load_dataset("ml-1m")
 
@@ -749,10 +746,10 @@ def test_wheel_is_read_without_being_installed(tiny_films, monkeypatch, cache, t
         assert command[:4] == [sys.executable, "-m", "pip", "download"]
         assert {"--no-deps", "--only-binary=:all:", "recbole==1.2.1"} <= set(command)
         folder = Path(command[command.index("--dest") + 1])
-        (folder / "recbole-1.2.1-py3-none-any.whl").write_bytes(zipped(recbole_files(), sources.WHEEL_FOLDER))
+        (folder / "recbole-1.2.1-py3-none-any.whl").write_bytes(zipped(recbole_files(), published.WHEEL_FOLDER))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(sources.subprocess, "run", run)
+    monkeypatch.setattr(published.subprocess, "run", run)
     data = load_dataset("ml-100k")
     assert data.items.tolist() == FILM_ITEMS and data.titles == TITLES
     assert everything_below(cache) == ["ml-100k.npz"] and not everything_below(tmp_path / "tmp")
@@ -844,11 +841,11 @@ def cache_content(path):
 def test_whatever_is_damaged_only_a_data_error_comes(kind, tmp_path):
     published = {**grouplens_files(), **recbole_files()}
     content, read = {
-        "pickle": (pickle.dumps(TINY), sources.read_pickle),
-        "zip": (zipped(grouplens_files(), "ml-100k/"), sources.read_grouplens_zip),
+        "pickle": (pickle.dumps(TINY), published.read_pickle),
+        "zip": (zipped(grouplens_files(), "ml-100k/"), published.read_grouplens_zip),
         "cache": (cache_content(tmp_path / "cache.npz"), read_cache),
     }.get(kind) or (published[kind], lambda path: (
-        sources.read_grouplens if kind in grouplens_files() else sources.read_recbole)(
+        published.read_grouplens if kind in grouplens_files() else published.read_recbole)(
             lambda name: path.read_bytes() if name == kind else published[name]))
     chance, outcomes = random.Random(kind), set()
     for _ in range(150):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffurec.diffusion import NOISE_SCHEDULES, GaussianDiffusion
+from diffurec import NOISE_SCHEDULES, GaussianDiffusion
 
 SIZES = [1, 2, 5, 19, 20, 21, 32, 100, 1000]
 every_schedule = pytest.mark.parametrize("name", NOISE_SCHEDULES)

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from diffurec import (
-    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, distributed, evaluate, evaluation, fast,
-    load_interactions, load_model, rank_targets, train,
+    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, evaluate, expected_ranks, load_interactions,
+    load_model, mean_metrics, rank_targets, stream_seed, tied_ranks, train,
 )
-from diffurec.analysis import reconstruct, some_users
-from diffurec.evaluation import expected_ranks, stream_seed, tied_ranks
-from diffurec.metrics import mean_metrics
+from diffurec.base import distributed
+from diffurec.evaluation import ranking, reconstruct, some_users
+from diffurec.fast import catalogue
 
 NUM_ITEMS = 20
 TINY = ModelConfig(
@@ -103,7 +103,7 @@ def test_ranks_are_the_slow_ones_in_the_order_of_the_users(split):
 @pytest.mark.parametrize("chunk", [NUM_ITEMS, 3])
 def test_the_baselines_ranks_are_the_slow_ones(kind, chunk, monkeypatch):
     """Their scores are float64 and not whole: a rank must not be rounded on the way."""
-    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
     data = make_data()
     model = kind(data)
 
@@ -187,7 +187,7 @@ def test_the_means_are_over_users_not_over_batches(batch_size):
 def test_scoring_in_chunks_does_not_change_the_ranks(monkeypatch, chunk):
     data, table = make_data(), random_table()
     expected = rank_targets(Table(table), data)
-    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
     assert np.array_equal(rank_targets(Table(table), data), expected)
 
 
@@ -195,13 +195,13 @@ def test_scoring_in_chunks_does_not_change_the_ranks(monkeypatch, chunk):
 def test_scoring_in_chunks_does_not_change_the_ranks_of_diffurec(monkeypatch, chunk):
     data, model = make_data(), make_diffurec()
     expected = rank_targets(model, data)
-    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
     assert np.array_equal(rank_targets(model, data), expected)
 
 
 def test_a_chunk_is_no_larger_than_it_says(monkeypatch):
     model, spans = Table(random_table()), set()
-    monkeypatch.setattr(fast, "ITEM_CHUNK", 7)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", 7)
     score_items = model.score_items
     model.score_items = lambda x, first, last: spans.add((first, last)) or score_items(x, first, last)
     rank_targets(model, make_data())
@@ -234,8 +234,8 @@ def test_the_seed_decides_the_ranks(model):
 
 def test_the_seed_is_0_and_a_batch_512_users_unless_said_otherwise(monkeypatch):
     data, model, sizes = make_data(), Noise(random_table()), []
-    batches = evaluation.length_batches
-    monkeypatch.setattr(evaluation, "length_batches", lambda lengths, size: sizes.append(size) or batches(lengths, size))
+    batches = ranking.length_batches
+    monkeypatch.setattr(ranking, "length_batches", lambda lengths, size: sizes.append(size) or batches(lengths, size))
     found = rank_targets(model, data)
     assert np.array_equal(found, rank_targets(model, data, seed=0))
     assert not np.array_equal(found, rank_targets(model, data, seed=1))

@@ -13,12 +13,13 @@ from test_model import padded_batch  # noqa: F401  a fixture
 from test_training import assert_same_run, new_model, run, tiny_data, without_times
 
 from diffurec import (
-    PRESETS, Dataset, DiffuRec, DiffuRecSys, ModelConfig, TrainConfig, configure_run, evaluate, fast, load_model, rank_targets
+    PRESETS, Dataset, DiffuRec, DiffuRecSys, ModelConfig, TrainConfig, configure_run, evaluate, load_model, rank_targets,
+    stream_seed,
 )
-from diffurec.diffusion import OFFSET_NOISES
-from diffurec.evaluation import stream_seed
+from diffurec.fast import catalogue
 
 READINGS = ("constant", "shared", "elementwise")
+OFFSET_NOISES = ("none", *READINGS)
 CROSS = replace(SMALL, cross_attention=True)
 LOUD = replace(QUICK, lambda_uncertainty=1.0)       # lambda of order 1: noise, steps and targets have a say
 
@@ -483,7 +484,7 @@ def test_an_ensemble_scores_the_catalogue_in_chunks_as_in_one(loud, monkeypatch,
     model, histories = loud
     recommend = lambda: model.recommend(histories, 6, generator=seeded(7), ensemble=3)  # noqa: E731
     items, scores = recommend()
-    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
     in_chunks, scores_in_chunks = recommend()
     assert torch.equal(in_chunks, items)
     torch.testing.assert_close(scores_in_chunks, scores, rtol=0, atol=1e-5)
@@ -522,7 +523,7 @@ def test_an_evaluation_takes_an_ensemble_and_its_seed_decides(loud):
 
 @pytest.mark.parametrize("chunk", [7, 30])
 def test_the_rank_of_a_target_is_its_place_in_the_ensembles_recommendation(loud, monkeypatch, chunk):
-    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
     for target in (4, 20):
         data = Dataset("one", NUM_ITEMS, np.array([1, 2, 3, target], np.int32), np.array([0, 4]))
         (rank, _), = rank_targets(loud[0], data, seed=3, ensemble=4)

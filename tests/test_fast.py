@@ -9,14 +9,15 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import plain
 import pytest
 import torch
 import torch.nn.functional as F
 
-from diffurec import Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, fast, train
-from diffurec.evaluation import expected_ranks
-from diffurec.fast import Dropout, FeedForward, TanhGELU, catalogue_cross_entropy, fast_matmul, kept_memory, softmax
+from diffurec import Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, expected_ranks, fast, paper, train
+from diffurec.fast import (
+    Dropout, FeedForward, TanhGELU, catalogue, catalogue_cross_entropy, fast_matmul, forms, install, kept_memory, softmax,
+    switched_off,
+)
 
 
 def value_and_gradients(function, *tensors):
@@ -29,7 +30,7 @@ def value_and_gradients(function, *tensors):
 @pytest.mark.parametrize("chunk", [1, 7, 40, 41, 100])
 @pytest.mark.parametrize("scale", [0.1, 100.0])          # 100: scores of thousands, which overflow without the maximum
 def test_catalogue_cross_entropy_is_cross_entropy(monkeypatch, chunk, scale):
-    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
     torch.manual_seed(0)
     x, items = torch.randn(9, 6, dtype=torch.float64) * scale, torch.randn(42, 6, dtype=torch.float64) * scale
     targets = torch.tensor([1, 41, 7, 8, 7, 7, 14, 15, 40])
@@ -44,7 +45,7 @@ def test_catalogue_cross_entropy_is_cross_entropy(monkeypatch, chunk, scale):
 def test_catalogue_cross_entropy_is_never_negative(monkeypatch, chunk):
     """Its least value, where the target has nearly all of the probability: a product of its own for the target's score
     gives down to -7.6e-5 here. 2,000 examples, seed 0."""
-    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
     torch.manual_seed(0)
     items = torch.randn(42, 128) * 3
     targets = torch.randint(1, 42, (2_000,))
@@ -202,7 +203,7 @@ def test_parts_have_4096_positions_where_they_pay(processor, shape, parts):
     for kind, expected in (("AVX512", parts), ("AVX2", [shape[0]])):
         processor(kind)
         x = torch.randn(shape)
-        double = fast.in_parts(lambda part, nothing: rows.append(len(part)) or 2 * part, x, None)
+        double = forms.in_parts(lambda part, nothing: rows.append(len(part)) or 2 * part, x, None)
         assert torch.equal(double, 2 * x)
         assert rows == expected
         rows.clear()
@@ -274,7 +275,7 @@ def test_all_of_it_runs_on_one_device():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-# ---- the whole model against its plain form, which benchmarks/plain.py has and the tutorial writes out ----
+# ---- the whole model with the forms installed against the paper's, which the tutorial writes out ----
 
 NUM_ITEMS = 50
 VARIANTS = [{}, {"cross_attention": True}, {"activation": "relu", "num_heads": 2}]
@@ -282,13 +283,14 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 
 
 def two_models(changes, dtype=torch.float64, device="cpu"):
-    """The same model twice, without dropout (its masks would differ), with a lambda that lets the target be heard."""
+    """The same model with the fast forms and without, no dropout (its masks would differ), a lambda that lets the target be
+    heard."""
     config = ModelConfig(
         hidden_size=16, num_blocks=3, max_length=12, dropout=0.0, embedding_dropout=0.0, lambda_uncertainty=0.5, **changes
     )
     torch.manual_seed(0)
-    fast_one = DiffuRec(NUM_ITEMS, config).to(device, dtype)
-    return fast_one, copy.deepcopy(fast_one)
+    plain = DiffuRec(NUM_ITEMS, config).to(device, dtype)
+    return install(copy.deepcopy(plain)), plain
 
 
 def some_batch(seed, model, padding):
@@ -311,10 +313,6 @@ def with_lambda(model, lambda_):
     return model
 
 
-def gelu_of(model):
-    return F.relu if model.config.activation == "relu" else plain.torch_gelu
-
-
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("changes", VARIANTS)
@@ -325,13 +323,40 @@ def test_losses_and_gradients_are_those_of_the_plain_form(changes, dtype, tolera
     with fast_matmul():
         found = with_lambda(ours, lambda_)(histories, targets, t, noise)
         found.mean().backward()
-    expected = plain.loss(theirs, histories, targets, t, noise, lambda_, gelu_of(theirs))
+    expected = with_lambda(theirs, lambda_)(histories, targets, t, noise)
     expected.mean().backward()
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
     for (name, mine), other in zip(ours.named_parameters(), theirs.parameters()):
         # A bias of the keys moves all scores alike: its gradient is zero but for rounding, and so compared absolutely.
         scale = max(1.0, float(other.grad.abs().max()))
         torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=tolerance * scale, msg=lambda m: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("kind", [paper.DiffuRec, paper.DiffuRecSys])
+def test_install_changes_classes_alone_and_switched_off_puts_the_plain_ones_back(kind):
+    model = kind(NUM_ITEMS, ModelConfig(hidden_size=8, num_blocks=2, num_heads=2))
+    plain, weights = [type(m) for m in model.modules()], {n: t.clone() for n, t in model.state_dict().items()}
+    assert install(install(model)) is model and isinstance(model, kind)
+    found = {type(m) for m in model.modules()}
+    assert found.isdisjoint(forms.FORMS) and set(forms.FORMS.values()) - found == {forms.FORMS[{
+        paper.DiffuRec: paper.DiffuRecSys, paper.DiffuRecSys: paper.DiffuRec}[kind]]}
+    assert model.state_dict().keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    with switched_off():
+        assert [type(m) for m in install(model).modules()] == plain
+    assert type(install(model)) is forms.FORMS[kind]
+
+
+def test_training_and_evaluation_install_the_forms_unless_they_are_switched_off():
+    data = Dataset("d", NUM_ITEMS, np.tile(np.arange(1, 9), 20), np.arange(0, 161, 8))
+    for use in (lambda m: evaluate(m, data, num_steps=1), lambda m: m.recommend([[1, 2]], num_steps=1),
+                lambda m: train(m, data, TrainConfig(epochs=1, eval_num_steps=1), log=None)):
+        _, model = two_models({}, torch.float32)
+        with switched_off():
+            use(model)
+        assert type(model) is paper.DiffuRec
+        use(model)
+        assert type(model) is forms.DiffuRec
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
@@ -341,7 +366,7 @@ def test_padding_does_not_change_what_the_fast_form_predicts(changes):
     padded, more = F.pad(histories, (5, 0)), F.pad(lambda_, (0, 0, 5, 0))
     with torch.no_grad():
         found = ours.predict_x_start(*ours.embed_history(histories), x_t, t, lambda_)
-        expected = plain.predict_x_start(theirs, *plain.embed(theirs, padded), x_t, t, more, gelu_of(theirs))
+        expected = theirs.predict_x_start(*theirs.embed_history(padded), x_t, t, more)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
@@ -355,7 +380,7 @@ def test_the_first_fifty_steps_of_training_are_those_of_the_plain_form(changes):
         histories, targets, t, noise, lambda_ = some_batch(step % 5, ours, step % 2)
         losses = (
             with_lambda(ours, lambda_)(histories, targets, t, noise).mean(),
-            plain.loss(theirs, histories, targets, t, noise, lambda_).mean(),
+            with_lambda(theirs, lambda_)(histories, targets, t, noise).mean(),
         )
         for optimizer, loss in zip(optimizers, losses):
             optimizer.zero_grad()
@@ -370,7 +395,8 @@ def test_ranks_are_those_of_the_plain_form():
     ours, theirs = two_models({}, torch.float32)
     histories, targets, _, _, _ = some_batch(4, ours, 0)
     torch.manual_seed(1)
-    expected = plain.rank(theirs.eval(), histories, targets)
+    order = (theirs.eval().predict(histories) @ theirs.item_embedding.weight[1:].T).argsort(dim=1, descending=True)
+    expected = (order == (targets - 1).unsqueeze(1)).int().argmax(dim=1) + 1
     torch.manual_seed(1)
     found = expected_ranks(ours, ours.eval().predict(histories), targets)
     assert found.tolist() == expected.tolist()
@@ -379,15 +405,15 @@ def test_ranks_are_those_of_the_plain_form():
 @pytest.mark.parametrize("changes", VARIANTS[:2])
 @pytest.mark.parametrize("padding", [0, 2])
 def test_predictions_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch, changes, padding):
-    model, _ = two_models(changes)
+    model, plain = two_models(changes)
     model.eval()
     histories = some_batch(5, model, padding)[0]
-    found = []
+    found = [plain.eval().predict(histories, generator=torch.Generator().manual_seed(0))]
     for positions in (1 << 12, 3 * histories.shape[1], 1):                       # all 8 users at a time, 3, and 1
-        monkeypatch.setattr(fast, "POSITIONS", positions)
+        monkeypatch.setattr(forms, "POSITIONS", positions)
         found.append(model.predict(histories, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
-    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-12)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -417,7 +443,7 @@ def test_a_large_catalogue_trains_in_chunks(monkeypatch):
     """The same step whatever the chunk: the gradients of one chunk and of many differ by rounding alone."""
     grads = []
     for chunk in (1 << 16, 7):
-        monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+        monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
         model, _ = two_models({})
         histories, targets, t, noise, lambda_ = some_batch(0, model, 0)
         with_lambda(model, lambda_)(histories, targets, t, noise).mean().backward()

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffurec.interactions import _core, load_interactions
+from diffurec import load_interactions
+from diffurec.data.own import _core
 
 ROWS = [("bo", "tea", 5), ("al", "jam", 2), ("al", "tea", 1), ("bo", "jam", 5), ("al", "oil", 2), ("bo", "rye", 4)]
 # Users in the order of their first row: bo, al. Items: tea 1, jam 2, oil 3, rye 4.

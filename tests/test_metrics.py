@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test, ttest_1samp
 
-from diffurec.evaluation import expected_ranks, tied_ranks
-from diffurec.metrics import (
+from diffurec import expected_ranks, tied_ranks
+from diffurec.evaluation.metrics import (
     CUTOFFS, EXACT, bootstrap_interval, compare, hit_rate, mean_metrics, ndcg, paired_interval, paired_test, per_user,
     reciprocal_rank,
 )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffurec import PRESETS, DiffuRec, ModelConfig, TrainConfig, fast
+from diffurec import PRESETS, DiffuRec, ModelConfig, TrainConfig
+from diffurec.fast import catalogue
 
 NUM_ITEMS = 30
 SMALL = ModelConfig(hidden_size=16, num_blocks=3, num_heads=4, max_length=8)
@@ -413,7 +414,7 @@ def test_items_of_the_history_are_not_removed():
 def test_scoring_the_catalogue_in_chunks_changes_nothing(monkeypatch, chunk, k):
     model, histories = make_model(QUICK), some_histories(4, 5)
     items, scores = model.recommend(histories, k=k, generator=seeded(7))
-    monkeypatch.setattr(fast, "ITEM_CHUNK", chunk)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
     in_chunks, scores_in_chunks = model.recommend(histories, k=k, generator=seeded(7))
     assert torch.equal(in_chunks, items)
     torch.testing.assert_close(scores_in_chunks, scores, rtol=0, atol=1e-5)
@@ -422,7 +423,7 @@ def test_scoring_the_catalogue_in_chunks_changes_nothing(monkeypatch, chunk, k):
 def test_the_chunks_are_as_large_as_they_say(monkeypatch):
     model, spans = make_model(QUICK), []
     score_items = model.score_items
-    monkeypatch.setattr(fast, "ITEM_CHUNK", 7)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", 7)
     monkeypatch.setattr(model, "score_items", lambda x, *span: spans.append(span) or score_items(x, *span))
     model.recommend([[1]], k=5, generator=seeded(7))
     assert spans == [(1, 8), (8, 15), (15, 22), (22, 29), (29, 31)]

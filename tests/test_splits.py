@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffurec.data import load_dataset
-from diffurec.dataset import DataError, Dataset
-from diffurec.splits import SPLITS, leave_one_out, length_batches
+from diffurec import DataError, Dataset, leave_one_out, length_batches, load_dataset
+from diffurec.data.splits import SPLITS
 
 TRAINING_EXAMPLES = {"amazon-beauty": 131_413, "amazon-toys": 109_361, "ml-1m": 982_089}    # of the published files
 USERS = {"amazon-beauty": 22_363, "amazon-toys": 19_412, "ml-1m": 6_040}
@@ -32,7 +31,7 @@ def random_data(seed, users=12, longest=15):
 def real_data(request):
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("diffurec.sources.download", no_network)
+            patch.setattr("diffurec.data.published.download", no_network)
             return load_dataset(request.param)
     except (DataError, FileNotFoundError):
         pytest.skip(f"{request.param} is neither in DIFFUREC_DATA_DIR nor in the cache, and tests do not download it")

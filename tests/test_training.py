@@ -15,10 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import diffurec.checkpoint
-from diffurec import CheckpointError, Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, load_model, train, training
-from diffurec.evaluation import stream_seed
+from diffurec import (
+    CheckpointError, Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, load_model, stream_seed, train,
+)
+from diffurec.base import files
 from diffurec.training import choose_device
+from diffurec.training import loop as training
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = dict(hidden_size=16, num_blocks=1, num_heads=2, max_length=8)
@@ -212,7 +214,7 @@ def test_files_of_others_in_the_directory_are_left_alone(tmp_path):
 
 def test_a_directory_in_use_is_told_or_waited_for(tmp_path, refused):
     """Another process holds it: without resume that is told, with resume the run starts when it is free."""
-    holder = ("import sys, time; from pathlib import Path; from diffurec.checkpoint import Checkpoint\n"
+    holder = ("import sys, time; from pathlib import Path; from diffurec.training.checkpoint import Checkpoint\n"
               "with Checkpoint(Path(sys.argv[1])).locked(False, print): print(flush=True); time.sleep(float(sys.argv[2]))")
     for seconds in (60, 3):
         with subprocess.Popen([sys.executable, "-c", holder, tmp_path, str(seconds)], stdout=subprocess.PIPE,
@@ -287,7 +289,7 @@ def test_a_write_that_fails_keeps_the_last_good_checkpoint(tmp_path, monkeypatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(source, target)
 
-    monkeypatch.setattr(diffurec.checkpoint.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     with pytest.raises(CheckpointError, match=r"epoch 2 .*No space left.*intact.*resume=True"):
         run(checkpoint=tmp_path, learning_rate=1e-3)
     assert not list(tmp_path.glob("*.partial"))
@@ -549,7 +551,7 @@ def test_a_full_or_read_only_directory_is_told_before_training(tmp_path, monkeyp
     def fail(*_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(diffurec.checkpoint.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(CheckpointError, match="Cannot write checkpoints to .*Read-only file system"):
         run(checkpoint=tmp_path)
     assert not contents(tmp_path)
@@ -596,7 +598,7 @@ import atexit, json, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 import test_training as t
-from diffurec import distributed
+from diffurec.base import distributed
 
 @atexit.register            # before training registers its own, so it runs after that: the threads still there at the end
 def threads():

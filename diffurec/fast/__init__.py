@@ -4,10 +4,10 @@ catalogue.py: scores of a catalogue of any size; forms.py: parts of the model; p
 """
 
 from .catalogue import catalogue_cross_entropy, item_chunks, own_scores
-from .forms import Dropout, FeedForward, TanhGELU, install, softmax, switched_off
+from .forms import FORMS, Dropout, FeedForward, TanhGELU, install, softmax, switched_off
 from .processor import chosen_forms, fast_matmul, kept_memory, warn_of_emulated_bfloat16
 
 __all__ = [
-    "Dropout", "FeedForward", "TanhGELU", "catalogue_cross_entropy", "chosen_forms", "fast_matmul", "install",
+    "FORMS", "Dropout", "FeedForward", "TanhGELU", "catalogue_cross_entropy", "chosen_forms", "fast_matmul", "install",
     "item_chunks", "kept_memory", "own_scores", "softmax", "switched_off", "warn_of_emulated_bfloat16",
 ]

@@ -95,7 +95,7 @@ class FeedForward(nn.Sequential):       # plain: nn.Sequential
 class Attention(paper.Attention):       # plain: paper.Attention
     """On a CPU with the softmax above, elsewhere by PyTorch's fused operation, which is slow on a CPU."""
 
-    def _shares(self, query, key, key_mask):
+    def shares(self, query, key, key_mask):
         scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)
         return softmax(scores if key_mask is None else scores.masked_fill(~key_mask[:, None, None, :], -math.inf))
 
@@ -103,7 +103,7 @@ class Attention(paper.Attention):       # plain: paper.Attention
         if queries.device.type == "cpu":
             return super().forward(queries, memory, key_mask)
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        heads = F.scaled_dot_product_attention(*self._project(queries, memory), attn_mask=mask)
+        heads = F.scaled_dot_product_attention(*self.project(queries, memory), attn_mask=mask)
         return self.out(heads.transpose(1, 2).flatten(2))
 
 
@@ -124,7 +124,8 @@ class Approximator(paper.Approximator):  # plain: paper.Approximator
         *blocks, last = self.blocks
         for block in blocks:
             z = block(z, key_mask)
-        return self.norm(self.dropout(last(z, key_mask, last_only=True).squeeze(1)))
+        only = {"last_only": True} if isinstance(last, Block) else {}           # a block of somebody else knows no such
+        return self.norm(self.dropout(last(z, key_mask, **only)[:, -1]))
 
 
 def in_parts(function: Callable[..., torch.Tensor], embedded: torch.Tensor, *others: torch.Tensor | None) -> torch.Tensor:

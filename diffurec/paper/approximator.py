@@ -31,11 +31,11 @@ class Attention(nn.Module):
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)             # [B, ., d] -> [B, H, ., d/H]
 
-    def _project(self, queries, memory):
+    def project(self, queries, memory):
         key, value = self.key_value(memory).chunk(2, dim=-1)                     # [B, L, d] each
         return self._heads(self.query(queries)), self._heads(key), self._heads(value)
 
-    def _shares(self, query, key, key_mask):
+    def shares(self, query, key, key_mask):
         """softmax(q . k / sqrt(d/H)): [B, H, Q, L], each row adding up to 1, and 0 where a key is masked."""
         scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)        # [B, H, Q, L]
         if key_mask is not None:
@@ -44,14 +44,14 @@ class Attention(nn.Module):
 
     def forward(self, queries: torch.Tensor, memory: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
-        query, key, value = self._project(queries, memory)                       # [B, H, Q, d/H], twice [B, H, L, d/H]
-        mixed = self._shares(query, key, key_mask) @ value                       # [B, H, Q, d/H]
+        query, key, value = self.project(queries, memory)                       # [B, H, Q, d/H], twice [B, H, L, d/H]
+        mixed = self.shares(query, key, key_mask) @ value                       # [B, H, Q, d/H]
         return self.out(mixed.transpose(1, 2).flatten(2))                        # [B, Q, H, d/H] -> [B, Q, d]
 
     def weights(self, queries: torch.Tensor, memory: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         """What `forward` weighs the values by: [B, H, Q, L]."""
-        query, key, _ = self._project(queries, memory)
-        return self._shares(query, key, key_mask)
+        query, key, _ = self.project(queries, memory)
+        return self.shares(query, key, key_mask)
 
 
 class Block(nn.Module):

@@ -123,15 +123,14 @@ class GaussianDiffusion(nn.Module):
         c_0 = sqrt(A_prev) b / (1 - A_t), c_s = sqrt(a) (1 - A_prev) / (1 - A_t), var = (1 - A_prev) / (1 - A_t) b.
         """
         t_prev = t - 1 if t_prev is None else t_prev
-        a_t = self._alphas_cumprod[t]
-        a_prev = self._alphas_cumprod[t_prev] if t_prev >= 0 else 1.0
-        alpha = a_t / a_prev
+        a_t = self._alphas_cumprod[t]                                            # A_s
+        a_prev = self._alphas_cumprod[t_prev] if t_prev >= 0 else 1.0            # A_0 = 1: x_0 has no noise
+        alpha = a_t / a_prev                                                     # of all that was left out in between
         beta = 1 - alpha
-        return (                                                                 # [2] eq. 23: the mean; [2] prints sqrt(A_s),
-            math.sqrt(a_prev) * beta / (1 - a_t),                                # where the posterior has sqrt(a_s)
-            math.sqrt(alpha) * (1 - a_prev) / (1 - a_t),
-            (1 - a_prev) / (1 - a_t) * beta,
-        )
+        c_start = math.sqrt(a_prev) * beta / (1 - a_t)
+        c_t = math.sqrt(alpha) * (1 - a_prev) / (1 - a_t)                        # [2] prints sqrt(A_s) for its first factor
+        variance = (1 - a_prev) / (1 - a_t) * beta
+        return c_start, c_t, variance
 
     def respaced_steps(self, num_steps: int | None = None) -> list[int]:
         """The reverse process's steps from T-1 down, `num_steps` of them evenly spaced; None takes all.
@@ -152,10 +151,10 @@ class GaussianDiffusion(nn.Module):
         """
         steps = self.respaced_steps(num_steps)
         for t, t_prev in zip(steps, steps[1:] + [-1]):
-            x_start = predict_x_start(x_t, torch.full((len(x_t),), t, device=x_t.device))
+            x_start = predict_x_start(x_t, torch.full((len(x_t),), t, device=x_t.device))   # x_0_hat, [B, d]
             c_start, c_t, variance = self.posterior_coefficients(t, t_prev)
-            x_t = c_start * x_start + c_t * x_t
-            if t_prev >= 0:
+            x_t = c_start * x_start + c_t * x_t                                  # [2] eq. 23: the mean
+            if t_prev >= 0:                                                      # no noise on x_0 itself
                 noise = torch.randn(x_t.shape, generator=generator, device=x_t.device, dtype=x_t.dtype)
                 x_t = x_t + math.sqrt(variance) * noise
         return x_t
