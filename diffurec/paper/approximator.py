@@ -7,14 +7,15 @@ z  item distributions z_1..z_n           x_0_hat  f's estimate of the target's e
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import nn
 
-from .config import ModelConfig
+from .config import Activation, ModelConfig
 
-ACTIVATIONS = {"gelu": partial(nn.GELU, approximate="tanh"), "relu": nn.ReLU}
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"gelu": partial(nn.GELU, approximate="tanh"), "relu": nn.ReLU}
 
 
 class Attention(nn.Module):
@@ -63,10 +64,11 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(d, eps=1e-12)
         self.attention = Attention(d, config.num_heads)
         self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
-        self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), ACTIVATIONS[config.activation](), nn.Linear(4 * d, d))
+        widen, narrow = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+        self.feed_forward = nn.Sequential(widen, ACTIVATIONS[config.activation](), narrow)
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.xavier_normal_(self.feed_forward[0].weight)
-        nn.init.xavier_normal_(self.feed_forward[2].weight)
+        nn.init.xavier_normal_(widen.weight)
+        nn.init.xavier_normal_(narrow.weight)
 
     def forward(self, x: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         """[B, L, d] -> [B, L, d]."""
