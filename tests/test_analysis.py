@@ -382,7 +382,7 @@ def test_a_few_users_have_a_map_too(users):
 def test_targets_that_do_not_differ_lie_all_in_one_place(users):
     """One user, or a model that has collapsed: t-SNE divides by their deviation, and crashes on what comes of it."""
     class Collapsed(DiffuRec):
-        def predict(self, histories, *_):
+        def predict(self, histories, **_):
             return torch.full((len(histories), 8), 0.5)
 
     data = make_data(users=users)
@@ -392,7 +392,7 @@ def test_targets_that_do_not_differ_lie_all_in_one_place(users):
 
 def test_targets_that_hardly_differ_still_have_a_map():
     class Nearly(DiffuRec):
-        def predict(self, histories, *_):
+        def predict(self, histories, **_):
             return 0.5 + 1e-6 * self.item_embedding(histories[:, -1]).detach()
 
     data = make_data()

@@ -839,14 +839,14 @@ def cache_content(path):
 
 @pytest.mark.parametrize("kind", ["pickle", "zip", "cache", *grouplens_files(), *recbole_files()])
 def test_whatever_is_damaged_only_a_data_error_comes(kind, tmp_path):
-    published = {**grouplens_files(), **recbole_files()}
+    files = {**grouplens_files(), **recbole_files()}
     content, read = {
         "pickle": (pickle.dumps(TINY), published.read_pickle),
         "zip": (zipped(grouplens_files(), "ml-100k/"), published.read_grouplens_zip),
         "cache": (cache_content(tmp_path / "cache.npz"), read_cache),
-    }.get(kind) or (published[kind], lambda path: (
+    }.get(kind) or (files[kind], lambda path: (
         published.read_grouplens if kind in grouplens_files() else published.read_recbole)(
-            lambda name: path.read_bytes() if name == kind else published[name]))
+            lambda name: path.read_bytes() if name == kind else files[name]))
     chance, outcomes = random.Random(kind), set()
     for _ in range(150):
         path = put(tmp_path, "damaged", hurt(content, chance))
