@@ -1,6 +1,6 @@
 """DiffuRec (Li et al. 2023) for sequential recommendation: data, diffusion, model, training and evaluation."""
 
-__version__ = "0.2.0"     # first, because the modules below write it into what they save
+__version__ = "0.3.0"     # first, because the modules below write it into what they save
 
 from . import early
 
