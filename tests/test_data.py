@@ -506,7 +506,7 @@ def test_damaged_grouplens_files(refused, file, what, change, sentence, tiny_fil
 @pytest.mark.parametrize("file, what, change, sentence", [
     ("ml-100k.inter", "no column timestamp", lambda b: b.replace(b"timestamp", b"when"),
      "must be columns of numbers.*timestamp"),
-    ("ml-100k.item", "its last genre cut", lambda b: b[:-3], r"genres of film 4 read \('Dra',\)"),
+    ("ml-100k.item", "its last genre cut in two", lambda b: b[:-3], r"genres of film 4 read \('Dra',\)"),
     ("ml-100k.item", "its last genre cut off", lambda b: b[:-7], r"genres of film 4 read \(\)"),
     ("ml-100k.item", "no column release_year", lambda b: b.replace(b"release_year", b"year"), "no column 'release_year'"),
     ("ml-100k.item", "a film numbered 7 of 4", lambda b: b.replace(b"\n2\t", b"\n7\t"), "not numbered 1, 2, 3"),

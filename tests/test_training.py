@@ -464,7 +464,8 @@ def test_a_run_of_another_version_or_number_of_processes_is_not_mixed(tmp_path, 
     run(checkpoint=tmp_path)
     change_state(tmp_path, lambda state: state.update(changed))
     (name, value), = changed.items()
-    with refused(f"resume with another {name}", CheckpointError, f"made with {name} = {value!r}, not .*another directory"):
+    with refused(f"resume of a run with {name} = {value!r}", CheckpointError,
+                 f"made with {name} = {value!r}, not .*another directory"):
         run(epochs=6, checkpoint=tmp_path, resume=True)
     assert load_model(tmp_path).num_items == 30
 
