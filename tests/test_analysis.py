@@ -188,8 +188,9 @@ def test_tied_ranks_are_grouped_as_they_are():
     assert groups["length 9-9"]["HR@10"] == pytest.approx(1 / 2)
 
 
-def test_ranks_of_other_users_are_not_grouped():
-    with pytest.raises(ValueError, match="^There are 3 ranks for the 37 users of the data set random.$"):
+def test_ranks_of_other_users_are_not_grouped(refused):
+    with refused("group_metrics: 3 ranks of 37 users", ValueError,
+                 match="^There are 3 ranks for the 37 users of the data set random.$"):
         group_metrics([1, 2, 3], make_data())
 
 
@@ -236,19 +237,26 @@ def test_a_reconstruction_that_fails_leaves_the_models_mode_as_it_was():
 
 # What is refused
 
-@pytest.mark.parametrize("call, message", [
-    (lambda data, model: some_users(data, 0), "^count must be a whole number of at least 1, but it is 0.$"),
-    (lambda data, model: some_users(data, 2.5), "^count must be a whole number of at least 1, but it is 2.5.$"),
-    (lambda data, model: some_users(data, 3, -1), "^seed must be a whole number of at least 0, but it is -1.$"),
-    (lambda data, model: some_users(data, 3, None), "^seed must be a whole number of at least 0, but it is None.$"),
-    (lambda data, model: steps_needed(model, data, k=0), "^k must be a whole number of at least 1, but it is 0.$"),
-    (lambda data, model: uncertainty(model, data, repeats=1), "^repeats must be a whole number of at least 2, but it is 1.$"),
-    (lambda data, model: reconstruct(model, data, seed=-1), "the seed, must be a whole number of at least 0, but it is -1.$"),
-    (lambda data, model: reconstruct(model, make_data(num_items=30)),
+@pytest.mark.parametrize("what, call, message", [
+    ("some_users: count = 0", lambda data, model: some_users(data, 0),
+     "^count must be a whole number of at least 1, but it is 0.$"),
+    ("some_users: count = 2.5", lambda data, model: some_users(data, 2.5),
+     "^count must be a whole number of at least 1, but it is 2.5.$"),
+    ("some_users: seed = -1", lambda data, model: some_users(data, 3, -1),
+     "^seed must be a whole number of at least 0, but it is -1.$"),
+    ("some_users: seed = None", lambda data, model: some_users(data, 3, None),
+     "^seed must be a whole number of at least 0, but it is None.$"),
+    ("steps_needed: k = 0", lambda data, model: steps_needed(model, data, k=0),
+     "^k must be a whole number of at least 1, but it is 0.$"),
+    ("uncertainty: repeats = 1", lambda data, model: uncertainty(model, data, repeats=1),
+     "^repeats must be a whole number of at least 2, but it is 1.$"),
+    ("reconstruct: seed = -1", lambda data, model: reconstruct(model, data, seed=-1),
+     "the seed, must be a whole number of at least 0, but it is -1.$"),
+    ("reconstruct: data of another size than the model", lambda data, model: reconstruct(model, make_data(num_items=30)),
      "^The model knows 20 items and the data set random has 30"),
 ])
-def test_a_bad_argument_is_refused_in_a_sentence(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_bad_argument_is_refused_in_a_sentence(refused, what, call, message):
+    with refused(what, ValueError, match=message):
         call(make_data(), make_model())
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -215,17 +216,19 @@ def test_checksum_is_of_the_documented_bytes():
     ({"offsets": [0, 2**62, 2**63 - 1, -2**62, 3]}, "offsets must not fall"),      # the differences overflow
     ({"titles": ("",)}, "titles must have 4 entries"),
 ])
-def test_a_dataset_refuses_what_it_cannot_be(changes, sentence):
+def test_a_dataset_refuses_what_it_cannot_be(refused, changes, sentence):
     fields = {"num_items": 3, "items": [1, 2, 3], "offsets": [0, 3], **changes}
     for array in ("items", "offsets"):
         fields[array] = np.array(fields[array])
-    with pytest.raises(ValueError, match=sentence):
+    (name, value), = changes.items()
+    with refused(f"a Dataset of 3 items and 3 interactions with {name} = {value}", ValueError, match=sentence):
         Dataset("x", **fields)
 
 
-def test_more_interactions_than_positions_have_bits_are_refused():
+def test_more_interactions_than_positions_have_bits_are_refused(refused):
     items = np.broadcast_to(np.int32(1), 2**31)
-    with pytest.raises(ValueError, match="at most 2147483647 interactions, but there are 2147483648"):
+    with refused("a Dataset of 2^31 interactions", ValueError,
+                 match="at most 2147483647 interactions, but there are 2147483648"):
         Dataset("x", 1, items, np.array([0, 2**31]))
 
 
@@ -330,15 +333,16 @@ def test_environment_names_the_data_directory(tiny_films, tmp_path, monkeypatch)
 
 
 def test_unknown_name(refused):
-    with refused(None, ValueError, match="no data set 'ml-2m'.*ml-100k, ml-1m, amazon-beauty, amazon-toys"):
+    with refused("an unknown data set", ValueError, match="no data set 'ml-2m'.*ml-100k, ml-1m, amazon-beauty, amazon-toys"):
         load_dataset("ml-2m")
 
 
-def test_a_data_directory_that_is_none(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="data_dir is '.*nowhere', but there is no such directory"):
+def test_a_data_directory_that_is_none(refused, tmp_path, monkeypatch):
+    with refused("data_dir: a directory that is not there", FileNotFoundError,
+                 match="data_dir is '.*nowhere', but there is no such directory"):
         load_dataset("ml-1m", data_dir=tmp_path / "nowhere")
     monkeypatch.setenv("DIFFUREC_DATA_DIR", str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="DIFFUREC_DATA_DIR is"):
+    with refused("DIFFUREC_DATA_DIR: a directory that is not there", FileNotFoundError, match="DIFFUREC_DATA_DIR is"):
         load_dataset("ml-1m")
 
 
@@ -351,10 +355,10 @@ def put(root, relative, content):
     return path
 
 
-def test_a_pickle_with_another_checksum_is_not_opened(tiny_pickle, tmp_path, monkeypatch):
+def test_a_pickle_with_another_checksum_is_not_opened(refused, tiny_pickle, tmp_path, monkeypatch):
     path = put(tmp_path / "mine", "ml-1m/dataset.pkl", tiny_pickle + b"x")
-    monkeypatch.setattr(published, "read_pickle", None)
-    with pytest.raises(DataError) as told:
+    monkeypatch.setattr(sources, "read_pickle", None)
+    with refused("a pickle with another checksum", DataError) as told:
         load_dataset("ml-1m", data_dir=tmp_path / "mine")
     assert published.sha256(path) in str(told.value) and KNOWN["ml-1m"].sha256 in str(told.value)
     assert "was left as it is" in str(told.value)
@@ -369,21 +373,22 @@ def test_a_damaged_pickle(refused, content, tiny_pickle, tmp_path):
         published.read_pickle(path)
 
 
-@pytest.mark.parametrize("parts, sentence", [
-    ({"val": {0: [4], 1: [2]}}, "no dicts of the same users"),
-    ({"val": {0: [4], 1: [2], 3: [3]}}, "no dicts of the same users"),
-    ({"val": [[4], [2], [3]]}, "no dicts of the same users"),
-    ({"val": {0: [4], 1: [2], 2: 3}}, "no list of whole numbers"),
-    ({"val": {0: [4], 1: [2], 2: "3"}}, "no list of whole numbers"),
-    ({"val": {0: [4], 1: [2], 2: ["3"]}}, "no list of whole numbers"),
-    ({"val": {0: [4], 1: [2], 2: [[3]]}}, "no list of whole numbers"),
-    ({"val": {0: [4], 1: [2], 2: [2**32 + 3]}}, "OverflowError"),
-    ({"val": {0: [4], 1: [2], 2: [3.0]}}, "instruction BINFLOAT"),
+@pytest.mark.parametrize("what, val, sentence", [
+    ("a user fewer", {0: [4], 1: [2]}, "no dicts of the same users"),
+    ("another user", {0: [4], 1: [2], 3: [3]}, "no dicts of the same users"),
+    ("a list for a dict", [[4], [2], [3]], "no dicts of the same users"),
+    ("a number for a list", {0: [4], 1: [2], 2: 3}, "no list of whole numbers"),
+    ("a string for a list", {0: [4], 1: [2], 2: "3"}, "no list of whole numbers"),
+    ("a string for an item", {0: [4], 1: [2], 2: ["3"]}, "no list of whole numbers"),
+    ("a list for an item", {0: [4], 1: [2], 2: [[3]]}, "no list of whole numbers"),
+    ("an item beyond 32 bits", {0: [4], 1: [2], 2: [2**32 + 3]}, "OverflowError"),
+    ("3.0 for an item", {0: [4], 1: [2], 2: [3.0]}, "instruction BINFLOAT"),
 ])
-def test_a_pickle_of_another_layout(refused, parts, sentence, tmp_path):
-    path = put(tmp_path, "dataset.pkl", pickle.dumps({**TINY, **parts}))
-    with refused(None, DataError, match=f"dataset.pkl is .*not laid out as published.*{sentence}"):
-        published.read_pickle(path)
+def test_a_pickle_of_another_layout(refused, what, val, sentence, tmp_path):
+    path = put(tmp_path, "dataset.pkl", pickle.dumps({**TINY, "val": val}))
+    with refused(f"a pickle of another layout: in val {what}", DataError,
+                 match=f"dataset.pkl is .*not laid out as published.*{sentence}"):
+        sources.read_pickle(path)
 
 
 def within(value, depth, pack):
@@ -397,34 +402,37 @@ def nested_tuples(depth):
     return b"\x80\x04}(" + b")" + b"\x85" * depth + b"K\x01u."
 
 
-@pytest.mark.parametrize("content, instruction", [
-    (nested_tuples(1_000_000), "EMPTY_TUPLE"),                                      # crashed the process
-    (pickle.dumps({**TINY, "train": {0: within([], 60, lambda x: [x, x])}}), "BINGET"),     # had no end
-    (b"\x80\x04]\x94h\x00a.", "BINGET"),                                             # a list that holds itself
-    (b"\x80\x04cos\nmkdir\n.", "global os.mkdir"),
-    (b"(S'x'\nios\nmkdir\n.", "STRING"),
-    (b"\x80\x04(ios\nmkdir\n.", "INST"),
-    (b"\x80\x02]r\xff\xff\xff\x7f.", "room beyond its own"),                  # asked for 32 GB
-    (b"\x80\x04\x95" + b"\xff" * 8 + b"}.", ""),                 # a frame of 2^64 bytes
-    (b"\x80\x04\x8a\xff" + b"\x01" * 3, ""),
-    (b"\x80\x04" + b"]" * 1_000_000 + b"a" * 999_999 + b".", ""),       # lists, a million deep
-    (b"\x80\x04\xff.", "instruction 0xff"),
-    (b"", ""),
+@pytest.mark.parametrize("what, content, instruction", [
+    ("tuples a million deep", nested_tuples(1_000_000), "EMPTY_TUPLE"),                     # crashed the process
+    ("a list that grows to 2^60 entries",
+     pickle.dumps({**TINY, "train": {0: within([], 60, lambda x: [x, x])}}), "BINGET"),     # had no end
+    ("a list that holds itself", b"\x80\x04]\x94h\x00a.", "BINGET"),
+    ("a global", b"\x80\x04cos\nmkdir\n.", "global os.mkdir"),
+    ("a string of protocol 0", b"(S'x'\nios\nmkdir\n.", "STRING"),
+    ("an instance of a class", b"\x80\x04(ios\nmkdir\n.", "INST"),
+    ("a memo of 2^31 entries", b"\x80\x02]r\xff\xff\xff\x7f.", "room beyond its own"),      # asked for 32 GB
+    ("a frame of 2^64 bytes", b"\x80\x04\x95" + b"\xff" * 8 + b"}.", ""),
+    ("a number that is cut off", b"\x80\x04\x8a\xff" + b"\x01" * 3, ""),
+    ("lists a million deep", b"\x80\x04" + b"]" * 1_000_000 + b"a" * 999_999 + b".", ""),
+    ("an unknown instruction", b"\x80\x04\xff.", "instruction 0xff"),
+    ("nothing", b"", ""),
 ], ids=range(12))
-def test_a_hostile_pickle_is_refused(content, instruction, tmp_path):
-    with pytest.raises(DataError, match=f"dataset.pkl is damaged or not laid out as published.*{instruction}"):
-        published.read_pickle(put(tmp_path, "dataset.pkl", content))
+def test_a_hostile_pickle_is_refused(refused, what, content, instruction, tmp_path):
+    with refused(f"a hostile pickle: {what}", DataError,
+                 match=f"dataset.pkl is damaged or not laid out as published.*{instruction}"):
+        sources.read_pickle(put(tmp_path, "dataset.pkl", content))
 
 
 @pytest.mark.parametrize("code", [240, 24_000, 24_000_000])
-def test_a_pickle_cannot_go_around_the_refusal_by_an_extension_code(code, tmp_path):
+def test_a_pickle_cannot_go_around_the_refusal_by_an_extension_code(refused, code, tmp_path):
     copyreg.add_extension(os.mkdir.__module__, "mkdir", code)
     try:
         content = pickle.dumps({**TINY, "umap": Payload(tmp_path / "executed")}, 2)
         pickle.loads(content)       # now the registry has the function in its cache, too
         (tmp_path / "executed").rmdir()
-        with pytest.raises(DataError, match="instruction EXT[124], .*: it was refused and nothing was executed"):
-            published.read_pickle(put(tmp_path, "dataset.pkl", content))
+        with refused(f"a hostile pickle: a function by its extension code {code:,}", DataError,
+                     match="instruction EXT[124], .*: it was refused and nothing was executed"):
+            sources.read_pickle(put(tmp_path, "dataset.pkl", content))
     finally:
         copyreg.remove_extension(os.mkdir.__module__, "mkdir", code)
     assert not (tmp_path / "executed").exists()
@@ -449,87 +457,91 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_with_a_global_is_refused_and_never_executed(tmp_path, monkeypatch):
+def test_a_pickle_with_a_global_is_refused_and_never_executed(refused, tmp_path, monkeypatch):
     content = pickle.dumps({**TINY, "umap": Payload(tmp_path / "executed")})
     path = put(tmp_path / "mine", "ml-1m/dataset.pkl", content)
-    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=published.sha256(path))
-    with pytest.raises(DataError, match=r"global (posix|nt)\.mkdir: it was refused and nothing was executed"):
+    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=sources.sha256(path))
+    with refused("a hostile pickle in the data directory", DataError,
+                 match=r"global (posix|nt)\.mkdir: it was refused and nothing was executed"):
         load_dataset("ml-1m", data_dir=tmp_path / "mine")
     assert not (tmp_path / "executed").exists()
     pickle.loads(content)       # the proof that the payload works
     assert (tmp_path / "executed").exists()
 
 
-def test_a_pickle_with_a_persistent_id_is_refused(tmp_path):
+def test_a_pickle_with_a_persistent_id_is_refused(refused, tmp_path):
     class Pickler(pickle.Pickler):
         def persistent_id(self, value):
             return "outside" if value == "umap" else None
 
     with open(tmp_path / "dataset.pkl", "wb") as file:
         Pickler(file).dump(TINY)
-    with pytest.raises(DataError, match="outside object 'outside': it was refused"):
-        published.read_pickle(tmp_path / "dataset.pkl")
+    with refused("a hostile pickle: an object outside", DataError, match="outside object 'outside': it was refused"):
+        sources.read_pickle(tmp_path / "dataset.pkl")
 
 
-@pytest.mark.parametrize("file, change, sentence", [
-    ("u.data", lambda b: b[:-5], "must be columns of numbers"),
-    ("u.data", lambda b: b[:-2], "checksum is"),
-    ("u.data", lambda b: b.replace(b"1\t3\t4\t10", b"1\t2\t4\t10"), f"checksum is {SUM}, expected was {SUM}"),
-    ("u.data", lambda b: b.replace(b"\t10\n", b"\tsoon\n"), "must be columns of numbers"),
-    ("u.data", lambda b: b"", "damaged"),
-    ("u.item", lambda b: b[:-30], "neither 0 nor 1"),
-    ("u.item", lambda b: b[:-2], "neither 0 nor 1"),
-    ("u.item", lambda b: b"\n".join(b.split(b"\n")[:-2]), "item ids must lie within"),
-    ("u.item", lambda b: b.replace(b"|", b"\t"), "columns, not 24"),
+@pytest.mark.parametrize("file, what, change, sentence", [
+    ("u.data", "its end cut off, a time with it", lambda b: b[:-5], "must be columns of numbers"),
+    ("u.data", "its last digit cut off", lambda b: b[:-2], "checksum is"),
+    ("u.data", "an id changed", lambda b: b.replace(b"1\t3\t4\t10", b"1\t2\t4\t10"),
+     f"checksum is {SUM}, expected was {SUM}"),
+    ("u.data", "a time that is no number", lambda b: b.replace(b"\t10\n", b"\tsoon\n"), "must be columns of numbers"),
+    ("u.data", "empty", lambda b: b"", "damaged"),
+    ("u.item", "its end cut off, flags with it", lambda b: b[:-30], "neither 0 nor 1"),
+    ("u.item", "its last flag cut off", lambda b: b[:-2], "neither 0 nor 1"),
+    ("u.item", "its last line cut off", lambda b: b"\n".join(b.split(b"\n")[:-2]), "item ids must lie within"),
+    ("u.item", "tabs between its columns", lambda b: b.replace(b"|", b"\t"), "columns, not 24"),
 ])
-def test_damaged_grouplens_files(refused, file, change, sentence, tiny_films, tmp_path):
+def test_damaged_grouplens_files(refused, file, what, change, sentence, tiny_films, tmp_path):
     grouplens_folder(tmp_path / "mine")
     path = tmp_path / "mine" / "ml-100k" / file
     path.write_bytes(change(path.read_bytes()))
-    with refused(None, DataError, match=sentence):
+    with refused(f"damaged files of GroupLens: {file}: {what}", DataError, match=sentence):
         load_dataset("ml-100k", data_dir=tmp_path / "mine")
 
 
-@pytest.mark.parametrize("file, change, sentence", [
-    ("ml-100k.inter", lambda b: b.replace(b"timestamp", b"when"), "must be columns of numbers.*timestamp"),
-    ("ml-100k.item", lambda b: b[:-3], r"genres of film 4 read \('Dra',\)"),
-    ("ml-100k.item", lambda b: b[:-7], r"genres of film 4 read \(\)"),
-    ("ml-100k.item", lambda b: b.replace(b"release_year", b"year"), "no column 'release_year'"),
-    ("ml-100k.item", lambda b: b.replace(b"\n2\t", b"\n7\t"), "not numbered 1, 2, 3"),
+@pytest.mark.parametrize("file, what, change, sentence", [
+    ("ml-100k.inter", "no column timestamp", lambda b: b.replace(b"timestamp", b"when"),
+     "must be columns of numbers.*timestamp"),
+    ("ml-100k.item", "its last genre cut in two", lambda b: b[:-3], r"genres of film 4 read \('Dra',\)"),
+    ("ml-100k.item", "its last genre cut off", lambda b: b[:-7], r"genres of film 4 read \(\)"),
+    ("ml-100k.item", "no column release_year", lambda b: b.replace(b"release_year", b"year"), "no column 'release_year'"),
+    ("ml-100k.item", "a film numbered 7 of 4", lambda b: b.replace(b"\n2\t", b"\n7\t"), "not numbered 1, 2, 3"),
 ])
-def test_damaged_recbole_files(refused, file, change, sentence, tiny_films, tmp_path):
+def test_damaged_recbole_files(refused, file, what, change, sentence, tiny_films, tmp_path):
     recbole_folder(tmp_path / "mine")
     path = tmp_path / "mine" / "ml-100k" / file
     path.write_bytes(change(path.read_bytes()))
-    with refused(None, DataError, match=sentence):
+    with refused(f"damaged files of RecBole: {file}: {what}", DataError, match=sentence):
         load_dataset("ml-100k", data_dir=tmp_path / "mine")
 
 
-def test_a_missing_companion(tiny_films, tmp_path):
+def test_a_missing_companion(refused, tiny_films, tmp_path):
     grouplens_folder(tmp_path / "a")
     (tmp_path / "a/ml-100k/u.item").unlink()
-    with pytest.raises(DataError, match="u.item is missing"):
+    with refused("u.data without u.item", DataError, match="u.item is missing"):
         load_dataset("ml-100k", data_dir=tmp_path / "a")
     put(tmp_path / "b", "ml-100k.zip", zipped({"u.data": grouplens_files()["u.data"]}, "ml-100k/"))
-    with pytest.raises(DataError, match="u.item is missing"):
+    with refused("a zip without u.item", DataError, match="u.item is missing"):
         load_dataset("ml-100k", data_dir=tmp_path / "b")
 
 
 def test_a_truncated_zip(refused, tiny_films, tmp_path):
     put(tmp_path, "ml-100k.zip", zipped(grouplens_files(), "ml-100k/")[:-40])
-    with refused(None, DataError, match="damaged or no zip file"):
+    with refused("a zip that is cut off", DataError, match="damaged or no zip file"):
         load_dataset("ml-100k", data_dir=tmp_path)
 
 
-def test_ids_beyond_their_width_are_not_taken_for_others(tiny_films, tmp_path):
+def test_ids_beyond_their_width_are_not_taken_for_others(refused, tiny_films, tmp_path):
     """2^32 + 3 is 3 when cut to 32 bits, and a time of 2^53 + 1 is 2^53 as a float."""
     grouplens_folder(tmp_path / "mine")
     path = put(tmp_path, "mine/ml-100k/u.data", grouplens_files()["u.data"].replace(b"1\t3\t", b"1\t4294967299\t"))
-    with pytest.raises(DataError, match="item ids must lie within 1..4, but 1 do not, the first of them 4294967299"):
+    with refused("u.data: an item of 4294967299, 2^32 + 3", DataError,
+                 match="item ids must lie within 1..4, but 1 do not, the first of them 4294967299"):
         load_dataset("ml-100k", data_dir=tmp_path / "mine")
     for user in (b"9007199254740993", b"99999999999", b"99999999999999999999"):     # too many to count up to
         path.write_bytes(grouplens_files()["u.data"].replace(b"1\t3\t", user + b"\t3\t"))
-        with pytest.raises(DataError, match="not numbered 1, 2, 3|must be columns of numbers"):
+        with refused(f"u.data: a user of {user.decode()}", DataError, match="not numbered 1, 2, 3|must be columns of numbers"):
             load_dataset("ml-100k", data_dir=tmp_path / "mine")
     late, early = b"9007199254740993", b"9007199254740992"
     path.write_bytes(b"".join(b"1\t%d\t4\t%s\n" % row for row in ((1, late), (2, early), (3, late + b".0"))))
@@ -544,7 +556,9 @@ def test_columns_that_stand_twice_in_the_recbole_files(refused, table, column, t
     recbole_folder(tmp_path / "mine")
     path = tmp_path / "mine" / "ml-100k" / f"ml-100k.{table}"
     path.write_bytes(path.read_bytes().replace(column, twin))
-    with refused(None, DataError, match=f"column {twin.decode().split(':')[0]} stands there twice|no column"):
+    what = f"ml-100k.{table}: a column {twin.decode()} more in the place of {column.decode()}"
+    with refused(f"damaged files of RecBole: {what}", DataError,
+                 match=f"column {twin.decode().split(':')[0]} stands there twice|no column"):
         load_dataset("ml-100k", data_dir=tmp_path / "mine")
 
 
@@ -568,22 +582,24 @@ def packed_by(method):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("make, sentence", [
-    (bomb, "u.data holds more than 16,777,216 bytes, far more than what is published: it was not read"),
-    (lambda: bomb()[:-40], "damaged or no zip file"),
-    (lambda: bytes(published.LARGEST + 1), "ml-100k.zip holds more than 16,777,216 bytes"),
-    (encrypted, r"damaged or no zip file \(RuntimeError: File 'ml-100k/u.data' is encrypted"),
-    (lambda: packed_by(zipfile.ZIP_LZMA), "u.data is packed in another way than the published file"),
-    (lambda: packed_by(zipfile.ZIP_BZIP2), "u.data is packed in another way than the published file"),
-    (lambda: zipped({**grouplens_files(), "u.item": b"|" * (1 << 20)}, "ml-100k/"), "u.item .* more than 100 columns"),
-    (lambda: b"PK\5\6" + b"\xff" * 18, "damaged or no zip file"),
+@pytest.mark.parametrize("what, make, sentence", [
+    ("a file of 300 MB in 300 kB", bomb,
+     "u.data holds more than 16,777,216 bytes, far more than what is published: it was not read"),
+    ("a file of 300 MB in 300 kB, cut off", lambda: bomb()[:-40], "damaged or no zip file"),
+    ("too large", lambda: bytes(sources.LARGEST + 1), "ml-100k.zip holds more than 16,777,216 bytes"),
+    ("encrypted", encrypted, r"damaged or no zip file \(RuntimeError: File 'ml-100k/u.data' is encrypted"),
+    ("packed by LZMA", lambda: packed_by(zipfile.ZIP_LZMA), "u.data is packed in another way than the published file"),
+    ("packed by bzip2", lambda: packed_by(zipfile.ZIP_BZIP2), "u.data is packed in another way than the published file"),
+    ("a line of a million columns", lambda: zipped({**grouplens_files(), "u.item": b"|" * (1 << 20)}, "ml-100k/"),
+     "u.item .* more than 100 columns"),
+    ("the end alone", lambda: b"PK\5\6" + b"\xff" * 18, "damaged or no zip file"),
 ], ids=["bomb", "half a bomb", "too large", "encrypted", "lzma", "bzip2", "columns", "end only"])
-def test_hostile_zips(make, sentence, tiny_films, tmp_path):
+def test_hostile_zips(refused, what, make, sentence, tiny_films, tmp_path):
     path = put(tmp_path, "ml-100k.zip", make())
     before = path.stat()
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=sentence) as told:
+        with refused(f"a hostile zip: {what}", DataError, match=sentence) as told:
             load_dataset("ml-100k", data_dir=tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 150e6
     finally:
@@ -592,14 +608,14 @@ def test_hostile_zips(make, sentence, tiny_films, tmp_path):
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
-def test_a_zip_whose_directory_lies_about_a_size(tiny_films, tmp_path):
+def test_a_zip_whose_directory_lies_about_a_size(refused, tiny_films, tmp_path):
     files = grouplens_files()
     content = zipped({"u.item": files["u.item"], "u.data": bytes(100 << 20)}, "ml-100k/")
     at = content.rindex(b"PK\1\2") + 24
     put(tmp_path, "ml-100k.zip", content[:at] + (200).to_bytes(4, "little") + content[at + 4:])     # 200 when unpacked
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="damaged or no zip file .*CRC"):
+        with refused("a hostile zip: its directory lies about a size", DataError, match="damaged or no zip file .*CRC"):
             load_dataset("ml-100k", data_dir=tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 80e6
     finally:
@@ -607,26 +623,28 @@ def test_a_zip_whose_directory_lies_about_a_size(tiny_films, tmp_path):
 
 
 @pytest.mark.parametrize("relative", ["ml-1m/dataset.pkl", "ml-1m.npz"])
-def test_files_that_are_none(relative, tiny_pickle, tmp_path):
+def test_files_that_are_none(refused, relative, tiny_pickle, tmp_path):
     path = tmp_path / relative
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(path)
-    with pytest.raises(DataError, match="cannot be used and was left as it is. .*symbolic links"):
+    with refused(f"{relative}: a link to itself", DataError, match="cannot be used and was left as it is. .*symbolic links"):
         load_dataset("ml-1m", data_dir=tmp_path)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match="cannot be used and was left as it is. .* is no file"):
+    with refused(f"{relative}: a pipe", DataError, match="cannot be used and was left as it is. .* is no file"):
         load_dataset("ml-1m", data_dir=tmp_path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(DataError, match="cannot be used and was left as it is"):
+    with refused(f"{relative}: a directory", DataError, match="cannot be used and was left as it is"):
         load_dataset("ml-1m", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("root", ["x" * 300, "x/" * 5000, "loop", "loop/below"])
-def test_a_data_directory_whose_name_leads_nowhere(refused, root, tmp_path):
+@pytest.mark.parametrize("what, root", [
+    ("a name of 300 characters", "x" * 300), ("a name of 5,000 parts", "x/" * 5000), ("a link to itself", "loop"),
+    ("a directory below a link to itself", "loop/below")])
+def test_a_data_directory_whose_name_leads_nowhere(refused, what, root, tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with refused(None, FileNotFoundError, match="data_dir is '.*', but there is no such directory"):
+    with refused(f"data_dir: {what}", FileNotFoundError, match="data_dir is '.*', but there is no such directory"):
         load_dataset("ml-1m", data_dir=tmp_path / root)
 
 
@@ -660,26 +678,38 @@ def test_download_of_the_grouplens_zip(tiny_films, serve, cache):
     assert load_dataset("ml-100k").genres[4] == ("Drama",)
 
 
-def test_truncated_download(tiny_pickle, serve, cache, tmp_path):
+@pytest.fixture
+def unobtained(told):
+    """unobtained(what, error): a row of what is said of the original address, beside the other sources."""
+    def row(what, error):
+        line, = (line for line in str(error).splitlines() if "original address" in line)
+        told(what, re.sub(r"http://127.0.0.1:\d+/|(?<=/)diffurec-\w+/", "", line))
+
+    return row
+
+
+def test_truncated_download(unobtained, tiny_pickle, serve, cache, tmp_path):
     serve("ml-1m", tiny_pickle[:50], length=len(tiny_pickle))
-    with pytest.raises(DataError, match=f"cut off: 50 of {len(tiny_pickle)} bytes came"):
+    with pytest.raises(DataError, match=f"cut off: 50 of {len(tiny_pickle)} bytes came") as error:
         load_dataset("ml-1m")
+    unobtained("a download that is cut off", error.value)
     assert not everything_below(tmp_path)
 
 
-@pytest.mark.parametrize("content, length, sentence", [
-    (b"x", "many", "could not be downloaded .*invalid literal"),
-    (b"x", "9" * 5000, "could not be downloaded"),
-    (bytes(published.LARGEST + 1), None, "gives more than 16,777,216 bytes"),
+@pytest.mark.parametrize("what, content, length, sentence", [
+    ("whose length is no number", b"x", "many", "could not be downloaded .*invalid literal"),
+    ("whose length has 5,000 digits", b"x", "9" * 5000, "could not be downloaded"),
+    ("that is too large", bytes(sources.LARGEST + 1), None, "gives more than 16,777,216 bytes"),
 ])
-def test_downloads_with_a_length_that_is_none(content, length, sentence, tiny_pickle, serve, tmp_path):
+def test_downloads_with_a_length_that_is_none(unobtained, what, content, length, sentence, tiny_pickle, serve, tmp_path):
     serve("ml-1m", content, length=length)
-    with pytest.raises(DataError, match=sentence):
+    with pytest.raises(DataError, match=sentence) as error:
         load_dataset("ml-1m")
+    unobtained(f"a download {what}", error.value)
     assert not everything_below(tmp_path)
 
 
-def test_download_that_does_not_match_is_kept_aside(tiny_pickle, serve, cache, tmp_path):
+def test_download_that_does_not_match_is_kept_aside(unobtained, tiny_pickle, serve, cache, tmp_path):
     other = tiny_pickle + b"more"
     serve("ml-1m", other)
     with pytest.raises(DataError) as told:
@@ -688,9 +718,10 @@ def test_download_that_does_not_match_is_kept_aside(tiny_pickle, serve, cache, t
     assert everything_below(tmp_path) == ["cache/ml-1m.pkl.mismatch"] and aside.read_bytes() == other
     for part in (published.sha256(aside), KNOWN["ml-1m"].sha256, str(aside)):
         assert part in str(told.value)
+    unobtained("a download with another checksum", told.value)
 
 
-def test_zip_that_does_not_match_is_kept_aside_and_the_wheel_is_tried(tiny_films, serve, cache, no_pip):
+def test_zip_that_does_not_match_is_kept_aside_and_the_wheel_is_tried(unobtained, tiny_films, serve, cache, no_pip):
     files = grouplens_files()
     files["u.data"] = files["u.data"].replace(b"1\t3\t4\t10", b"1\t2\t4\t10")
     serve("ml-100k", zipped(files, "ml-100k/"))
@@ -698,6 +729,7 @@ def test_zip_that_does_not_match_is_kept_aside_and_the_wheel_is_tried(tiny_films
         load_dataset("ml-100k")
     assert KNOWN["ml-100k"].checksum in str(told.value) and "No matching distribution" in str(told.value)
     assert everything_below(cache) == ["ml-100k.zip.mismatch"]
+    unobtained("a download with other sequences", told.value)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -721,22 +753,27 @@ def test_download_shows_progress_on_stderr(tiny_pickle, serve, capsys):
     assert "dataset.pkl" in err and "100%" in err and out == ""
 
 
-def test_no_network_names_every_source_and_what_to_do(no_pip, cache):
-    with pytest.raises(DataError) as told:
+def test_no_network_names_every_source_and_what_to_do(no_pip, cache, told, unobtained):
+    with pytest.raises(DataError) as error:
         load_dataset("ml-100k")
-    lines = str(told.value).splitlines()
+    lines = str(error.value).splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:5]] == [
         "data directory", "cache", "original address", "RecBole wheel"]
     assert "could not be downloaded" in lines[3] and "No matching distribution" in lines[4]
     assert "DIFFUREC_DATA_DIR" in lines[5] and not cache.exists()
+    unobtained("no network", error.value)
+    for source, line in (("no data directory", lines[1]), ("no cache", lines[2]), ("no package index", lines[4]),
+                         ("no source that has the data set", f"{lines[0]} ... {lines[5]}")):
+        told(source, line)
 
 
-def test_address_that_answers_404(monkeypatch, tiny_pickle):
+def test_address_that_answers_404(unobtained, monkeypatch, tiny_pickle):
     def urlopen(url, timeout):
-        raise published.urllib.request.HTTPError(url, 404, "Not Found", {}, None)
-    monkeypatch.setattr(published.urllib.request, "urlopen", urlopen)
-    with pytest.raises(DataError, match=r"could not be downloaded \(Not Found\)"):
+        raise sources.urllib.request.HTTPError(url, 404, "Not Found", {}, None)
+    monkeypatch.setattr(sources.urllib.request, "urlopen", urlopen)
+    with pytest.raises(DataError, match=r"could not be downloaded \(Not Found\)") as error:
         load_dataset("ml-1m")
+    unobtained("an address that answers 404", error.value)
 
 
 # The wheel, with a pip that only lays a small one down.
@@ -793,23 +830,25 @@ def with_array(path, name, shape, kind, follows=b""):
             archive.writestr(member, content)
 
 
-@pytest.mark.parametrize("name, shape, kind, follows, sentence", [
-    ("items", (10**15,), "<i4", b"", "claims 1000000000000000 entries of 4 bytes, but 0 follow"),
-    ("offsets", (10**6, 10**9), "<i8", b"1234", "claims 1000000000000000 entries of 8 bytes, but 4 follow"),
-    ("titles", (10**15,), "<U0", b"", "claims 1000000000000000 entries of 0 bytes"),     # needs no memory, and no end
-    ("titles", (1,), "<U100000000", b"", "claims 1 entries of 400000000 bytes, but 0 follow"),
-    ("items", (-1,), "<i4", b"", "claims -1 entries"),
-    ("items", (1,), "|O", b"12345678", "Object arrays cannot be loaded"),
-    ("items", (100 << 20,), "|i1", bytes(100 << 20), "holds more than 16,777,216 bytes"),
-    ("num_items", (2,), "<i8", bytes(16), "TypeError"),
-    ("genres", (1, 1), "<U1", b"x\0\0\0", "AttributeError"),
+@pytest.mark.parametrize("what, name, shape, kind, follows, sentence", [
+    ("10^15 items", "items", (10**15,), "<i4", b"", "claims 1000000000000000 entries of 4 bytes, but 0 follow"),
+    ("10^15 offsets", "offsets", (10**6, 10**9), "<i8", b"1234",
+     "claims 1000000000000000 entries of 8 bytes, but 4 follow"),
+    ("10^15 empty titles", "titles", (10**15,), "<U0", b"",
+     "claims 1000000000000000 entries of 0 bytes"),     # needs no memory, and no end
+    ("a title of 10^8 characters", "titles", (1,), "<U100000000", b"", "claims 1 entries of 400000000 bytes, but 0 follow"),
+    ("-1 items", "items", (-1,), "<i4", b"", "claims -1 entries"),
+    ("an item that is a Python object", "items", (1,), "|O", b"12345678", "Object arrays cannot be loaded"),
+    ("100 MB of items", "items", (100 << 20,), "|i1", bytes(100 << 20), "holds more than 16,777,216 bytes"),
+    ("two numbers of items", "num_items", (2,), "<i8", bytes(16), "TypeError"),
+    ("a table of genres", "genres", (1, 1), "<U1", b"x\0\0\0", "AttributeError"),
 ])
-def test_cache_headers_that_claim_too_much(name, shape, kind, follows, sentence, tiny_pickle, tmp_path):
+def test_cache_headers_that_claim_too_much(refused, what, name, shape, kind, follows, sentence, tiny_pickle, tmp_path):
     path = tmp_path / "ml-1m.npz"
     with_array(path, name, shape, kind, follows)
     with pytest.raises(DataError, match=sentence):
         read_cache(path)
-    with pytest.raises(DataError, match=f"was left as it is.*{sentence}"):
+    with refused(f"ml-1m.npz: {what}", DataError, match=f"was left as it is.*{sentence}"):
         load_dataset("ml-1m", data_dir=tmp_path)
 
 
@@ -863,7 +902,7 @@ def test_whatever_is_damaged_only_a_data_error_comes(kind, tmp_path):
 def test_damaged_cache_file_in_the_data_directory_is_an_error(refused, tiny_pickle, tmp_path):
     path = tmp_path / "ml-1m.npz"
     write_cache(path, Dataset("ml-1m", 5, np.array(TINY_ITEMS[::-1]), np.array(TINY_OFFSETS)))
-    with refused(None, DataError, match=f"checksum is {SUM}, expected was {SUM}"):
+    with refused("ml-1m.npz: other sequences", DataError, match=f"checksum is {SUM}, expected was {SUM}"):
         load_dataset("ml-1m", data_dir=tmp_path)
     assert path.exists()
 

@@ -320,25 +320,26 @@ def test_no_gradients_are_kept():
 
 # What is refused
 
-def test_a_model_of_another_catalogue_is_refused():
-    with pytest.raises(ValueError, match="knows 20 items and the data set random has 21"):
+def test_a_model_of_another_catalogue_is_refused(refused):
+    with refused("data of another size than the model", ValueError, match="knows 20 items and the data set random has 21"):
         rank_targets(Table(random_table()), make_data(num_items=21))
 
 
-def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="'tset'; the splits are train, validation, test"):
+def test_an_unknown_split_is_refused(refused):
+    with refused("split = 'tset'", ValueError, match="'tset'; the splits are train, validation, test"):
         evaluate(Table(random_table()), make_data(), "tset")
 
 
 @pytest.mark.parametrize("split", [None, 0, "", "Test", ["test"]], ids=repr)
-def test_what_is_no_split_is_refused(split):
-    with pytest.raises(ValueError, match="^There is no split .*; the splits are train, validation, test.$"):
+def test_what_is_no_split_is_refused(refused, split):
+    with refused(f"split = {split!r}", ValueError, match="^There is no split .*; the splits are train, validation, test.$"):
         rank_targets(Table(random_table()), make_data(), split)
 
 
-def test_a_split_without_examples_is_refused():
+def test_a_split_without_examples_is_refused(refused):
     data = Dataset("short", NUM_ITEMS, np.array([1, 2, 3, 4, 5, 6]), np.array([0, 3, 6]))
-    with pytest.raises(ValueError, match="^The split train of the data set short has no example to evaluate.$"):
+    with refused("a split without an example", ValueError,
+                 match="^The split train of the data set short has no example to evaluate.$"):
         evaluate(Table(random_table()), data, "train")
 
 
@@ -346,11 +347,11 @@ def test_a_split_without_examples_is_refused():
     ("batch_size", 1, [0, -1, 2.5, 64.0, float("nan"), True, "64", None]),
     ("seed", 0, [-1, 0.5, 1.0, float("nan"), True, "0", None, (1, 2)]),
 ])
-def test_a_batch_size_or_a_seed_that_is_no_whole_number_is_refused_in_a_sentence(name, least, values):
+def test_a_batch_size_or_a_seed_that_is_no_whole_number_is_refused_in_a_sentence(refused, name, least, values):
     model = make_diffurec().train()
     for value in values:
         for function in (evaluate, rank_targets):
-            with pytest.raises(ValueError) as error:
+            with refused(f"{name} = …", ValueError) as error:
                 function(model, make_data(), **{name: value})
             assert str(error.value) == f"{name} must be a whole number of at least {least}, but it is {value!r}."
     assert model.training
@@ -364,8 +365,8 @@ def test_numpys_whole_numbers_and_large_seeds_are_taken():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_scores_that_are_not_finite_are_not_ranked(bad):
-    with pytest.raises(FloatingPointError, match="not finite"):
+def test_scores_that_are_not_finite_are_not_ranked(refused, bad):
+    with refused("a model whose scores are not finite", FloatingPointError, match="not finite"):
         rank_targets(Table(torch.full((NUM_ITEMS + 1, NUM_ITEMS + 1), bad)), make_data())
 
 
@@ -449,8 +450,8 @@ def test_a_model_is_not_evaluated_on_items_numbered_otherwise(tmp_path, refused)
     train(model, data["a"], TrainConfig(epochs=1), checkpoint=tmp_path / "run", log=None)
     for trained in (model, load_model(tmp_path / "run"), MostPopular(data["a"]), MarkovChain(data["a"])):
         assert evaluate(trained, data["a"]) and evaluate(trained, some_users(data["a"], 20))
-        for name in ("turned", "renamed"):
-            with refused(f"data with items {name}", ValueError, OTHERWISE):
+        for name, what in (("turned", "whose rows are turned round"), ("renamed", "whose items have other names")):
+            with refused(f"data {what}", ValueError, OTHERWISE):
                 evaluate(trained, data[name])
             if hasattr(trained, "config"):
                 with pytest.raises(ValueError, match="numbered otherwise"):

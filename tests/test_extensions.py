@@ -266,9 +266,11 @@ def test_the_weights_of_cross_attention_are_those_its_output_is_made_with(attend
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_a_model_without_cross_attention_has_no_weights_to_show(padded_batch):  # noqa: F811
+def test_a_model_without_cross_attention_has_no_weights_to_show(told, padded_batch):  # noqa: F811
     histories, _, t, x_t = padded_batch
-    assert "no cross-attention" in fails(lambda: make_model(QUICK).cross_attention_weights(histories, x_t, t))
+    message = fails(lambda: make_model(QUICK).cross_attention_weights(histories, x_t, t))
+    told("cross_attention_weights of a model without cross-attention", message)
+    assert "no cross-attention" in message
 
 
 @pytest.mark.parametrize("config", [SMALL, CROSS, replace(CROSS, activation="relu")], ids=["sum", "cross", "relu"])
@@ -404,8 +406,9 @@ def test_a_run_may_take_another_reading_than_its_variant():
 
 @pytest.mark.parametrize("value", ["baselin", "", None, 3, ["baseline"]], ids=repr)
 @pytest.mark.parametrize("name, known", [("variant", EXPECTED_EXTENSIONS), ("settings", EXPECTED_SETTINGS)])
-def test_an_unknown_variant_or_settings_is_refused_with_all_that_are_known(name, known, value):
+def test_an_unknown_variant_or_settings_is_refused_with_all_that_are_known(told, name, known, value):
     message = fails(lambda: configure(**{name: value}))
+    told(f"{name} = {value!r}", message)
     assert f"no {name} {value!r};" in message and message.endswith(", ".join(known) + ".")
 
 
@@ -413,8 +416,11 @@ def test_an_unknown_variant_or_settings_is_refused_with_all_that_are_known(name,
     {"hidden_size": 0}, {"hidden_size": 30}, {"cross_attention": 1}, {"offset_noise": "offset"}, {"offset_strength": -1},
     {"activation": "tanh"}, {"epochs": "4"}, {"precision": "float16"},
 ], ids=repr)
-def test_a_bad_value_of_a_run_is_refused_in_a_sentence_that_names_it(settings):
-    assert next(iter(settings)) in fails(lambda: configure(**settings))
+def test_a_bad_value_of_a_run_is_refused_in_a_sentence_that_names_it(told, settings):
+    message = fails(lambda: configure(**settings))
+    (name, value), = settings.items()
+    told(f"{name} = {value!r}", message)
+    assert name in message
 
 
 # ReLU
@@ -532,17 +538,20 @@ def test_the_rank_of_a_target_is_its_place_in_the_ensembles_recommendation(loud,
 
 
 @pytest.mark.parametrize("ensemble", [0, -1, 2.5, True, False, "4", math.nan], ids=repr)
-def test_a_bad_size_of_an_ensemble_is_refused_in_a_sentence_that_names_it(loud, ensemble):
+def test_a_bad_size_of_an_ensemble_is_refused_in_a_sentence_that_names_it(loud, told, ensemble):
     for call in (
         lambda: loud[0].recommend([[1]], ensemble=ensemble), lambda: evaluate(loud[0], tiny_data(), ensemble=ensemble)
     ):
         message = fails(call)
+        told("ensemble = …", message)
         assert message.startswith("ensemble must be ") and message.endswith(f"it is {ensemble!r}.")
 
 
 @pytest.mark.parametrize("num_steps", [0, False, -1, 5, 2.5, "2"], ids=repr)
-def test_a_bad_number_of_steps_is_refused_with_an_ensemble_too(loud, num_steps):
-    assert f"is {num_steps!r}." in fails(lambda: loud[0].recommend([[1]], num_steps=num_steps, ensemble=2))
+def test_a_bad_number_of_steps_is_refused_with_an_ensemble_too(loud, told, num_steps):
+    message = fails(lambda: loud[0].recommend([[1]], num_steps=num_steps, ensemble=2))
+    told("num_steps = … of 4 reverse steps, with an ensemble", message)
+    assert f"is {num_steps!r}." in message
 
 
 # bfloat16

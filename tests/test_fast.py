@@ -432,11 +432,11 @@ def test_predictions_in_bfloat16_are_near_those_in_float32(changes, device):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float16", "", None, 16, ["bfloat16"]], ids=repr)
-def test_a_precision_that_is_none_is_refused_in_a_sentence_that_names_it(precision):
+def test_a_precision_that_is_none_is_refused_in_a_sentence_that_names_it(refused, precision):
     model, _ = two_models({})
-    with pytest.raises(ValueError) as refused:
+    with refused("precision = …", ValueError) as error:
         model.predict(torch.ones(1, 1, dtype=torch.long), precision=precision)
-    assert str(refused.value) == f"precision must be one of float32, bfloat16, but it is {precision!r}."
+    assert str(error.value) == f"precision must be one of float32, bfloat16, but it is {precision!r}."
 
 
 def test_a_large_catalogue_trains_in_chunks(monkeypatch):

@@ -163,14 +163,16 @@ def test_of_what_a_page_holds_or_only_links_to_nothing_is_said(tmp_path, source)
     page_of(tmp_path, new_code_cell("1", execution_count=1, outputs=[output]))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no notebook", b"[]", b"{}", b'{"nbformat": 4}', b"\xff\xfe",
-                                     b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}'])
-def test_no_notebook_is_one_sentence(tmp_path, content):
+@pytest.mark.parametrize("what, content", [
+    ("that is not there", None), ("that is empty", b""), ("that is prose", b"no notebook"), ("that is a list", b"[]"),
+    ("that is an empty object", b"{}"), ("with its version alone", b'{"nbformat": 4}'), ("that is not UTF-8", b"\xff\xfe"),
+    ("with a cell of nothing", b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}')])
+def test_no_notebook_is_one_sentence(refused, tmp_path, what, content):
     notebook, page = tmp_path / "bad.ipynb", tmp_path / "bad.html"
     if content is not None:
         notebook.write_bytes(content)
     page.write_text("the old page")
-    with pytest.raises(ValueError) as caught:
+    with refused(f"a notebook {what}", ValueError) as caught:
         export_html(notebook, page)
     assert str(notebook) in str(caught.value) and "\n" not in str(caught.value)
     assert page.read_text() == "the old page"

@@ -84,34 +84,40 @@ def test_columns_can_be_named(tmp_path):
         assert sequences(data) == SEQUENCES
 
 
-@pytest.mark.parametrize("header, arguments, sentence", [
-    (("user", "item", "rating"), {}, "columns user, item, rating, .* known to be the timestamp: pass timestamp="),
-    (("who", "item", "time"), {}, "known to be the user: pass user="),
-    (("asin", "movie_id", "time"), {"user": "asin"}, "asin and movie_id could each be the item: pass item="),
-    (("user", "item", "time"), {"item": "thing"}, "columns user, item, time, but no 'thing': pass another item="),
-    (("user", "item", "time"), {"item": "user"}, "must be three of them, not user, user, time"),
+@pytest.mark.parametrize("what, header, arguments, sentence", [
+    ("none for the timestamp", ("user", "item", "rating"), {},
+     "columns user, item, rating, .* known to be the timestamp: pass timestamp="),
+    ("none for the user", ("who", "item", "time"), {}, "known to be the user: pass user="),
+    ("two for the item", ("asin", "movie_id", "time"), {"user": "asin"},
+     "asin and movie_id could each be the item: pass item="),
+    ("item= names none of them", ("user", "item", "time"), {"item": "thing"},
+     "columns user, item, time, but no 'thing': pass another item="),
+    ("item= names that of the user", ("user", "item", "time"), {"item": "user"},
+     "must be three of them, not user, user, time"),
 ])
-def test_missing_and_ambiguous_columns(refused, tmp_path, header, arguments, sentence):
-    with refused(None, ValueError, match=sentence):
+def test_missing_and_ambiguous_columns(refused, tmp_path, what, header, arguments, sentence):
+    with refused(f"columns: {what}", ValueError, match=sentence):
         load_interactions(csv_file(tmp_path, header=header), **arguments)
 
 
-@pytest.mark.parametrize("times, sentence", [
-    (["1", "", "3"], "1 values of column timestamp are missing .* line 3"),
-    (["1", "soon", "late"], r"2 values of column timestamp are neither numbers nor ISO dates .* line 3 \('soon'\)"),
-    (["1", "inf", "3"], r"1 values .* line 3 \('inf'\)"),
-    (["1", "nan", "3"], r"1 values .* line 3 \('nan'\)"),
-    (["2020-01-01", "2020-01-02", "2020-13-01"], r"1 values .* line 4 \('2020-13-01'\)"),
-    (["01/02/2020", "02/02/2020", "03/02/2020"], "3 values .* line 2"),     # day or month first? not guessed
+@pytest.mark.parametrize("what, times, sentence", [
+    ("one is missing", ["1", "", "3"], "1 values of column timestamp are missing .* line 3"),
+    ("two are words", ["1", "soon", "late"],
+     r"2 values of column timestamp are neither numbers nor ISO dates .* line 3 \('soon'\)"),
+    ("inf", ["1", "inf", "3"], r"1 values .* line 3 \('inf'\)"),
+    ("nan", ["1", "nan", "3"], r"1 values .* line 3 \('nan'\)"),
+    ("a date of the 13th month", ["2020-01-01", "2020-01-02", "2020-13-01"], r"1 values .* line 4 \('2020-13-01'\)"),
+    ("dates with slashes", ["01/02/2020", "02/02/2020", "03/02/2020"],
+     "3 values .* line 2"),     # day or month first? not guessed
 ])
-def test_times_that_are_none(refused, tmp_path, times, sentence):
-    with refused(None, ValueError, match=sentence):
+def test_times_that_are_none(refused, tmp_path, what, times, sentence):
+    with refused(f"times: {what}", ValueError, match=sentence):
         load_interactions(csv_file(tmp_path, [("al", str(i), t) for i, t in enumerate(times)]))
 
 
 def test_missing_times_in_parquet_are_named_by_row(refused, tmp_path):
     pd.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3], "time": [1.0, 2.0, None]}).to_parquet(tmp_path / "a.parquet")
-    with refused(None, ValueError, match="1 values of column time are missing .* row 3"):
+    with refused("times: one is missing, in Parquet", ValueError, match="1 values of column time are missing .* row 3"):
         load_interactions(tmp_path / "a.parquet")
 
 
@@ -138,7 +144,7 @@ def test_times_in_parquet(tmp_path, times):
 
 @pytest.mark.parametrize("row, role", [(("", "tea", 1), "user"), (("al", "", 1), "item")])
 def test_missing_ids(refused, tmp_path, row, role):
-    with refused(None, ValueError, match=f"1 values of column {role} are missing .* line 3"):
+    with refused(f"ids: one of column {role} is missing", ValueError, match=f"1 values of column {role} are missing .* line 3"):
         load_interactions(csv_file(tmp_path, [ROWS[0], row, *ROWS[1:]]))
 
 
@@ -147,13 +153,14 @@ def test_blank_lines_are_skipped_and_counted(refused, tmp_path):
     data = load_interactions(path)
     assert sequences(data) == SEQUENCES
     assert data.notes[0].startswith("2 rows without user, item and timestamp")
-    with refused(None, ValueError, match="line 6"):
+    with refused("times: a word after a blank line", ValueError, match="line 6"):
         load_interactions(csv_file(tmp_path, [*ROWS[:3], (), ("al", "tea", "soon")]))
 
 
-@pytest.mark.parametrize("rows", [[("al", "tea", 1, 9)] * 3, [("al", "tea", 1), ("al", "tea", 1, 9)]])
-def test_rows_longer_than_the_header_are_refused(tmp_path, rows):
-    with pytest.raises(ValueError, match="cannot be read as a .csv file"):
+@pytest.mark.parametrize("what, rows", [
+    ("all rows have", [("al", "tea", 1, 9)] * 3), ("the second row has", [("al", "tea", 1), ("al", "tea", 1, 9)])])
+def test_rows_longer_than_the_header_are_refused(refused, tmp_path, what, rows):
+    with refused(f"rows: {what} a value more than the header", ValueError, match="cannot be read as a .csv file"):
         load_interactions(csv_file(tmp_path, rows))
 
 
@@ -202,30 +209,33 @@ def test_core_is_the_largest_that_fits(rows, least_user, least_item):
     assert _core(users, items, least_user, least_item).tolist() == left
 
 
-@pytest.mark.parametrize("rows, k_core, steps", [
-    (ROWS, 4, ["6 interactions of 2 users with 4 items", "4-core were dropped: 2 users, 4 items, 6 interactions"]),
-    (ROWS[:2], None, ["2 interactions", "fewer than 3 interactions were dropped: 2 users"]),
-    ([], None, ["0 interactions of 0 users"]),
+@pytest.mark.parametrize("what, rows, k_core, steps", [
+    ("in a 4-core", ROWS, 4,
+     ["6 interactions of 2 users with 4 items", "4-core were dropped: 2 users, 4 items, 6 interactions"]),
+    ("of two rows", ROWS[:2], None, ["2 interactions", "fewer than 3 interactions were dropped: 2 users"]),
+    ("of a header alone", [], None, ["0 interactions of 0 users"]),
 ])
-def test_nothing_left_says_where_it_went(refused, tmp_path, rows, k_core, steps):
-    with refused(None, ValueError, match=".*".join(["Nothing is left of .*mine.csv", *map(re.escape, steps)])):
+def test_nothing_left_says_where_it_went(refused, tmp_path, what, rows, k_core, steps):
+    with refused(f"nothing is left {what}", ValueError,
+                 match=".*".join(["Nothing is left of .*mine.csv", *map(re.escape, steps)])):
         load_interactions(csv_file(tmp_path, rows), k_core=k_core)
 
 
 @pytest.mark.parametrize("k_core", [0, -1, 2.5, True, "5"])
 def test_k_core_that_is_none(refused, tmp_path, k_core):
-    with refused(None, ValueError, match="k_core must be a whole number of at least 1"):
+    with refused("k_core = …", ValueError, match="k_core must be a whole number of at least 1"):
         load_interactions(csv_file(tmp_path), k_core=k_core)
 
 
-def test_other_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"suffix '.json'; .csv, .parquet and .inter are read"):
+def test_other_files_are_refused(refused, tmp_path):
+    with refused("a file: a .json", ValueError, match=r"suffix '.json'; .csv, .parquet and .inter are read"):
         load_interactions(tmp_path / "a.json")
-    with pytest.raises(FileNotFoundError, match="There is no file .*a.csv"):
+    with refused("a file: one that is not there", FileNotFoundError, match="There is no file .*a.csv"):
         load_interactions(tmp_path / "a.csv")
-    for name, content in (("b.csv", b""), ("c.csv", b"user,item,time\n\xff\xfe\xfa"), ("d.parquet", b"PAR1")):
+    for what, name, content in (("an empty .csv", "b.csv", b""), ("a .parquet that is cut off", "d.parquet", b"PAR1"),
+                                ("a .csv that is not UTF-8", "c.csv", b"user,item,time\n\xff\xfe\xfa")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{name} cannot be read as a \.{name[2:]} file"):
+        with refused(f"a file: {what}", ValueError, match=rf"{name} cannot be read as a \.{name[2:]} file"):
             load_interactions(tmp_path / name)
 
 
@@ -310,9 +320,10 @@ def test_times_in_text_keep_their_order(tmp_path, times, order, name):
     pyarrow.array([[(1, 2)]] * 6, pyarrow.map_(pyarrow.int64(), pyarrow.int64())),
     pyarrow.array([[1, 2]] * 6, pyarrow.list_(pyarrow.int64(), 2)),
 ], ids=lambda array: str(array.type))
-def test_nested_columns_are_refused(tmp_path, role, nested):
+def test_nested_columns_are_refused(refused, tmp_path, role, nested):
     path = parquet_file(tmp_path, **{"user": pyarrow.array(["a"] * 6), role: nested})
-    with pytest.raises(ValueError, match=rf"a.parquet cannot be read .*column {role} holds .*plain values"):
+    with refused(f"columns: {role} holds values of type {nested.type}", ValueError,
+                 match=rf"a.parquet cannot be read .*column {role} holds .*plain values"):
         load_interactions(path)
 
 
@@ -328,14 +339,15 @@ def test_categories_and_time_zones(tmp_path):
     (("user_id", "user_id", "item_id", "time"), {}), (("user_id", "item_id", "time", "item_id"), {}),
     (("user_id", "item_id", "x", "x"), {"timestamp": "x"})])
 @pytest.mark.parametrize("kind", ["csv", "inter", "parquet"])
-def test_a_column_that_stands_twice_is_refused(tmp_path, kind, header, arguments):
+def test_a_column_that_stands_twice_is_refused(refused, tmp_path, kind, header, arguments):
     path = tmp_path / f"a.{kind}"
     if kind == "parquet":
         pyarrow.parquet.write_table(pyarrow.table([pyarrow.array([1, 2, 3])] * 4, names=header), path)
     else:
         path.write_text("\n".join(("\t" if kind == "inter" else ",").join(row) for row in (header, *["1234"] * 3)))
     twice = next(name for name in header if header.count(name) > 1)
-    with pytest.raises(ValueError, match=f"columns {', '.join(header)}: {twice} stands there 2 times; rename all but"):
+    with refused(f"columns: {twice} stands twice in a .{kind}", ValueError,
+                 match=f"columns {', '.join(header)}: {twice} stands there 2 times; rename all but"):
         load_interactions(path, **arguments)
 
 
@@ -353,10 +365,12 @@ def test_a_column_that_is_not_used_may_stand_twice(tmp_path, kind):
 
 # Files that are none.
 
-@pytest.mark.parametrize("name", ["x" * 300 + ".csv", "x/" * 5000 + "a.parquet", "loop.csv", "loop.csv/a.inter"])
-def test_names_that_lead_nowhere(refused, tmp_path, name):
+@pytest.mark.parametrize("what, name", [
+    ("a name of 300 characters", "x" * 300 + ".csv"), ("a name of 5,000 parts", "x/" * 5000 + "a.parquet"),
+    ("a link to itself", "loop.csv"), ("a file below a link to itself", "loop.csv/a.inter")])
+def test_names_that_lead_nowhere(refused, tmp_path, what, name):
     (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
-    with refused(None, FileNotFoundError, match="There is no file"):
+    with refused(f"a file: {what}", FileNotFoundError, match="There is no file"):
         load_interactions(tmp_path / name)
 
 
@@ -367,18 +381,20 @@ def test_whatever_a_reader_raises_is_one_sentence(refused, tmp_path, monkeypatch
         raise error
     monkeypatch.setattr(pd, "read_csv", fail)
     reason = rf"\({type(error).__name__}(: '?odd'?)?\)"
-    with refused(None, ValueError, match=f"mine.csv cannot be read as a .csv file {reason}"):
+    with refused(f"a file on which its reader fails with {error!r}", ValueError,
+                 match=f"mine.csv cannot be read as a .csv file {reason}"):
         load_interactions(csv_file(tmp_path))
 
 
 def test_text_that_is_no_utf_8_in_parquet(refused, tmp_path):
     wrong = pyarrow.array([b"\xff\xfe"] * 6).view(pyarrow.string())
-    with refused(None, ValueError, match="a.parquet cannot be read as a .parquet file .*UTF8"):
+    with refused("a file: a .parquet with text that is not UTF-8", ValueError,
+                 match="a.parquet cannot be read as a .parquet file .*UTF8"):
         load_interactions(parquet_file(tmp_path, wrong))
 
 
-def test_long_values_and_many_columns_are_shortened(tmp_path):
-    with pytest.raises(ValueError, match="line 2") as told:
+def test_long_values_and_many_columns_are_shortened(refused, tmp_path):
+    with refused("times: a word of 100,000 characters", ValueError, match="line 2") as told:
         load_interactions(csv_file(tmp_path, [("al", "tea", "x" * 100_000)]))
     assert len(str(told.value)) < 500
     with pytest.raises(ValueError, match="known to be the user") as told:

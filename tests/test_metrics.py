@@ -227,22 +227,23 @@ def test_a_place_between_two_is_a_tie_of_these():
 
 
 @pytest.mark.parametrize("ranks", [[0, 1], [1, math.nan], [math.inf, 2], [-1], [[1.5, 2]], [[3, 2]], [[0, 2]], [[1, math.inf]]])
-def test_what_is_no_place_is_refused(ranks):
+def test_what_is_no_place_is_refused(refused, ranks):
     for metric in (lambda r: hit_rate(r, 5), lambda r: ndcg(r, 5), reciprocal_rank, mean_metrics):
-        with pytest.raises(ValueError, match="^ranks must be whole numbers from 1 on"):
+        with refused(f"ranks = {ranks}", ValueError, match="^ranks must be whole numbers from 1 on"):
             metric(ranks)
 
 
 @pytest.mark.parametrize("ranks", [3, [[1, 2, 3]], [[[1, 2]]]])
-def test_ranks_of_another_shape_are_refused(ranks):
-    with pytest.raises(ValueError, match=r"^ranks must be a place for each user, \[U\], or two, \[U, 2\]; these are \["):
+def test_ranks_of_another_shape_are_refused(refused, ranks):
+    with refused(f"ranks = {ranks}", ValueError,
+                 match=r"^ranks must be a place for each user, \[U\], or two, \[U, 2\]; these are \["):
         mean_metrics(ranks)
 
 
 @pytest.mark.parametrize("k", [0, -1, 2.5, True, "5", None, math.nan], ids=repr)
-def test_a_bad_cutoff_is_refused(k):
+def test_a_bad_cutoff_is_refused(refused, k):
     for metric in (hit_rate, ndcg):
-        with pytest.raises(ValueError, match="^k must be a whole number of at least 1, but it is "):
+        with refused("k = …", ValueError, match="^k must be a whole number of at least 1, but it is "):
             metric([1, 2], k)
 
 
@@ -540,9 +541,10 @@ def test_the_interval_of_few_differences_covers_the_true_mean_at_least_as_often_
 
 
 @pytest.mark.parametrize("values", [[], [math.nan, 1.0], [math.inf], [[1.0, 2.0]]], ids=repr)
-def test_values_that_are_not_a_finite_number_for_each_user_are_refused(values):
+def test_values_that_are_not_a_finite_number_for_each_user_are_refused(refused, values):
     for function in (bootstrap_interval, paired_interval, paired_test):
-        with pytest.raises(ValueError, match="^The values must be one finite number for each of at least one user"):
+        with refused(f"an interval over the values {values}", ValueError,
+                     match="^The values must be one finite number for each of at least one user"):
             function(values)
 
 
@@ -555,15 +557,16 @@ def test_values_that_are_not_a_finite_number_for_each_user_are_refused(values):
     ({"seed": -1}, "^seed must be a whole number of at least 0, but it is -1.$"),
     ({"seed": None}, "^seed must be a whole number of at least 0, but it is None.$"),
 ])
-def test_a_bad_option_of_an_interval_is_refused_in_a_sentence(options, message):
+def test_a_bad_option_of_an_interval_is_refused_in_a_sentence(refused, options, message):
+    name, = options
     for values in ([0.0, 0.0], [0.1, 0.5, 0.9]):
         for call in (lambda: bootstrap_interval(values, **options), lambda: paired_interval(values, **options)):
-            with pytest.raises(ValueError, match=message):
+            with refused(f"{name} = … of an interval", ValueError, match=message):
                 call()
-    with pytest.raises(ValueError, match=message):
+    with refused(f"{name} = … of an interval", ValueError, match=message):
         compare([1, 2], [2, 3], **options)
 
 
-def test_models_that_rank_different_numbers_of_users_are_not_compared():
-    with pytest.raises(ValueError, match="rank 3 and 2 users"):
+def test_models_that_rank_different_numbers_of_users_are_not_compared(refused):
+    with refused("a comparison of ranks of 3 and of 2 users", ValueError, match="rank 3 and 2 users"):
         compare([1, 2, 3], [1, 2])

@@ -609,14 +609,17 @@ def test_a_bad_k_is_refused_in_a_sentence_that_names_it(told, k):
 
 
 @pytest.mark.parametrize("num_steps", [0, -1, 5])
-def test_a_bad_number_of_steps_is_refused_in_a_sentence_that_names_it(num_steps):
+def test_a_bad_number_of_steps_is_refused_in_a_sentence_that_names_it(told, num_steps):
     message = fails(lambda: make_model(QUICK).recommend([[1]], k=3, num_steps=num_steps))
+    told(f"num_steps = {num_steps!r} of 4 reverse steps", message)
     assert f"is {num_steps}." in message and "1 and 4" in message
 
 
 @pytest.mark.parametrize("num_items", [0, -1])
-def test_a_catalogue_without_items_is_refused(num_items):
-    assert f"is {num_items}." in fails(lambda: DiffuRec(num_items, SMALL))
+def test_a_catalogue_without_items_is_refused(told, num_items):
+    message = fails(lambda: DiffuRec(num_items, SMALL))
+    told(f"a model of {num_items} items", message)
+    assert f"is {num_items}." in message
 
 
 @pytest.mark.parametrize("histories, options", [
@@ -625,8 +628,10 @@ def test_a_catalogue_without_items_is_refused(num_items):
     ([[True, False]], {}), ([["a", "b"]], {}), (["abc"], {}), ([None], {}), ([[1, None]], {}), ([[1, [2]]], {}),
     ([[10 ** 30]], {}),
 ], ids=repr)
-def test_what_is_no_whole_number_is_refused_in_one_sentence(histories, options):
-    fails(lambda: make_model(QUICK).recommend(histories, **{"k": 3, **options}))
+def test_what_is_no_whole_number_is_refused_in_one_sentence(told, histories, options):
+    message = fails(lambda: make_model(QUICK).recommend(histories, **{"k": 3, **options}))
+    limits = {"k": "of 30 items", "num_steps": "of 4 reverse steps"}
+    told(next((f"{name} = {value!r} {limits[name]}" for name, value in options.items()), f"the histories {histories}"), message)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64])
@@ -661,9 +666,10 @@ NAN, INF = float("nan"), float("inf")
     *((TrainConfig, {"eval_num_steps": value}) for value in (0, -1, NAN)),
     *((TrainConfig, {"precision": value}) for value in ("float16", "bf16", "", None, 16)),
 ])
-def test_a_setting_out_of_range_is_refused_in_a_sentence_that_names_it(kind, settings):
+def test_a_setting_out_of_range_is_refused_in_a_sentence_that_names_it(told, kind, settings):
     message = fails(lambda: kind(**settings))
     (name, value), = settings.items()
+    told(f"{kind.__name__}({name}=…)", message)
     assert message.startswith(f"{name} must be ") and message.endswith(f"but it is {value!r}."), message
 
 
@@ -683,17 +689,21 @@ def test_a_setting_out_of_range_is_refused_in_a_sentence_that_names_it(kind, set
     *((TrainConfig, {"grad_clip": value}) for value in ("1", True)),
     *((TrainConfig, {"eval_num_steps": value}) for value in ("3", 2.5, True)),
 ], ids=lambda part: part.__name__ if isinstance(part, type) else repr(part))
-def test_strings_bools_and_infinities_are_no_numbers(kind, settings):
-    fails(lambda: kind(**settings))
+def test_strings_bools_and_infinities_are_no_numbers(told, kind, settings):
+    name, = settings
+    told(f"{kind.__name__}({name}=…)", fails(lambda: kind(**settings)))
 
 
-def test_a_width_that_the_heads_do_not_divide_is_refused():
+def test_a_width_that_the_heads_do_not_divide_is_refused(told):
     message = fails(lambda: ModelConfig(hidden_size=10, num_heads=4))
+    told("ModelConfig(hidden_size=10, num_heads=4)", message)
     assert "10 is not divisible by 4" in message
 
 
-def test_an_odd_width_is_refused():
-    assert "is 9." in fails(lambda: ModelConfig(hidden_size=9, num_heads=3))
+def test_an_odd_width_is_refused(told):
+    message = fails(lambda: ModelConfig(hidden_size=9, num_heads=3))
+    told("ModelConfig(hidden_size=9, num_heads=3)", message)
+    assert "is 9." in message
 
 
 @pytest.mark.parametrize("kind, wrong, meant", [
@@ -701,13 +711,13 @@ def test_an_odd_width_is_refused():
     (TrainConfig, "learningrate", "learning_rate"), (TrainConfig, "batchsize", "batch_size"),
 ])
 def test_an_unknown_setting_is_refused_with_the_nearest_known_one(refused, kind, wrong, meant):
-    message = rf"{kind.__name__} has no setting '{wrong}' \(did you mean '{meant}'\?\)"
-    with refused(f"the setting {wrong}", ValueError, match=message):
+    with refused(f"{kind.__name__}.from_dict with the setting {wrong}", ValueError,
+                 match=rf"{kind.__name__} has no setting '{wrong}' \(did you mean '{meant}'\?\)"):
         kind.from_dict({wrong: 1})
 
 
-def test_an_unknown_setting_like_no_other_is_refused_with_all_that_are_known():
-    with pytest.raises(ValueError) as caught:
+def test_an_unknown_setting_like_no_other_is_refused_with_all_that_are_known(refused):
+    with refused("ModelConfig.from_dict with the setting zzz", ValueError) as caught:
         ModelConfig.from_dict({"zzz": 1})
     assert "'zzz'" in str(caught.value) and "did you mean" not in str(caught.value)
     assert all(field.name in str(caught.value) for field in dataclasses.fields(ModelConfig))

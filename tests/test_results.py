@@ -124,7 +124,8 @@ def test_an_earlier_file_survives_an_outcome_that_is_refused(tmp_path, value):
 
 
 def test_an_outcome_that_could_not_be_read_again_is_not_written(refused, tmp_path):
-    with refused(None, ValueError, match="run.json is damaged: metrics.test.DiffuRec.HR@5 is .*, and its ranks give"):
+    with refused("a result whose ranks are another run's", ValueError,
+                 match="run.json is damaged: metrics.test.DiffuRec.HR@5 is .*, and its ranks give"):
         write_result(tmp_path / "run.json", make_outcome(), {**RANKS, "test": [[2, 2], [50, 50], [60, 60]]})
     assert names_in(tmp_path) == []
 
@@ -199,13 +200,16 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("place, value, part", CHANGES, ids=[f"{place} {value}"[:50] for place, value, _ in CHANGES])
-def test_a_damaged_result_is_one_sentence(tmp_path, place, value, part):
+def test_a_damaged_result_is_one_sentence(told, tmp_path, place, value, part):
     write_result(tmp_path / "good.json", make_outcome(), RANKS)
     text = json.dumps(put(json.loads((tmp_path / "good.json").read_text()), place, value))
     (tmp_path / "bad.json").write_text(text.replace(f'"{NULL}"', "null"))
     results, problems = read_results(tmp_path)
     assert [result["file"] for result in results] == ["good.json"]
     (problem,) = problems
+    shown = NULL if value == NULL else json.dumps(value, ensure_ascii=False)
+    told(f"a result without {place}" if value is None else
+         f"a result with {place} = {shown if len(shown) < 40 else shown[:40] + '…'}", problem)
     assert problem.startswith("bad.json ") and part in problem and "\n" not in problem and len(problem) < 300
 
 
@@ -219,14 +223,15 @@ def test_a_damaged_result_is_one_sentence(tmp_path, place, value, part):
     *((f'{{"schema": 3, "parameters": {"[" * n}{"]" * n}}}', " is a required property") for n in (500, 900)),
     ('{"schema": ' + "9" * 5000 + "}", "cannot be read as JSON"),
 ])
-def test_what_is_no_result_at_all_is_one_sentence(tmp_path, text, part):
+def test_what_is_no_result_at_all_is_one_sentence(told, tmp_path, text, part):
     (tmp_path / "bad.json").write_text(text)
     assert read_results(tmp_path)[0] == []
     (problem,) = read_results(tmp_path)[1]
+    told(f"a file of the text {text}" if text else "an empty file", problem)
     assert problem.startswith("bad.json ") and part in problem and "\n" not in problem and len(problem) < 300
 
 
-def test_of_a_directory_the_results_are_returned_in_the_order_of_their_names(tmp_path):
+def test_of_a_directory_the_results_are_returned_in_the_order_of_their_names(told, refused, tmp_path):
     for name, seed in (("m.json", 3), ("a.json", 1), ("z.json", 2)):
         write_result(tmp_path / name, make_outcome(seed=seed), RANKS)
     (tmp_path / "latin.json").write_bytes('{"schema": "é"}'.encode("latin-1"))
@@ -236,8 +241,10 @@ def test_of_a_directory_the_results_are_returned_in_the_order_of_their_names(tmp
     assert [result["seed"] for result in results] == [1, 3, 2]
     assert [problem.split(" ")[0] for problem in problems] == ["folder.json", "latin.json"]
     assert all("cannot be read as JSON" in problem for problem in problems)
+    for what, problem in zip(("a directory named as a result", "a file that is not UTF-8"), problems):
+        told(what, problem)
     assert read_results(tmp_path / "folder.json") == ([], [])
-    with pytest.raises(ValueError, match="^absent.json cannot be read"):
+    with refused("a file that is not there", ValueError, match="^absent.json cannot be read"):
         read_result(tmp_path / "absent.json")
 
 
@@ -321,10 +328,10 @@ def test_the_parameters_of_a_run_are_all_settings_and_what_it_ran_but_not_where(
 
 
 @pytest.mark.parametrize("name", ["dataset", "analysis_users", "hidden_size", "patience"])
-def test_a_parameter_that_is_missing_is_a_key_error(refused, name):
+def test_a_parameter_that_is_missing_is_a_key_error(name):
     namespace = all_parameters()
     del namespace[name]
-    with refused(None, KeyError, match=name):
+    with pytest.raises(KeyError, match=name):
         run_parameters(namespace)
 
 

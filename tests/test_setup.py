@@ -138,15 +138,15 @@ def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
 
 REAL = f'exec "{sys.executable}" "$@"'
 BROKEN = {
-    "absent": (None, "does not run: install Python 3.11 or newer"),
-    "silent": ("exit 0", "does not run"),
-    "old": ("echo 3.9", "is Python 3.9, and 3.11 or newer is needed"),
-    "older": ("echo 2.7", "is Python 2.7, and"),
-    "3.10": ("echo 3.10", "is Python 3.10, and"),
+    "not there": (None, "does not run: install Python 3.11 or newer"),
+    "says nothing": ("exit 0", "does not run"),
+    "version 3.9": ("echo 3.9", "is Python 3.9, and 3.11 or newer is needed"),
+    "version 2.7": ("echo 2.7", "is Python 2.7, and"),
+    "version 3.10": ("echo 3.10", "is Python 3.10, and"),
     "without venv": (f'case "$*" in *ensurepip*) exit 1;; *) {REAL};; esac', "apt install python3-venv"),
-    "failing venv": (f'case "$*" in *"-m venv"*) echo "Error: read-only"; exit 1;; *) {REAL};; esac',
+    "whose venv fails": (f'case "$*" in *"-m venv"*) echo "Error: read-only"; exit 1;; *) {REAL};; esac',
                      "The set-up failed, then run make again. (Error: read-only)"),
-    "full disk": (f'case "$*" in *"-m venv"*) echo "[Errno 28] No space left on device"; exit 1;; *) {REAL};; esac',
+    "on a full disk": (f'case "$*" in *"-m venv"*) echo "[Errno 28] No space left on device"; exit 1;; *) {REAL};; esac',
                   "The disk is full"),
 }
 

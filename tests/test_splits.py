@@ -91,8 +91,8 @@ def test_without_longer_sequences_there_is_no_training_example():
 
 
 @pytest.mark.parametrize("split", ["valid", "TEST", "", None])
-def test_an_unknown_split_is_refused_with_those_there_are(split):
-    with pytest.raises(ValueError, match="train, validation, test") as caught:
+def test_an_unknown_split_is_refused_with_those_there_are(refused, split):
+    with refused(f"split = {split!r}", ValueError, match="train, validation, test") as caught:
         leave_one_out(random_data(0), split, 50)
     assert repr(split) in str(caught.value)
 
@@ -277,11 +277,11 @@ def test_examples_move_to_another_device_as_a_whole():
 # Sizes that are none.
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "5", None])
-def test_sizes_that_are_none(value):
-    with pytest.raises(ValueError, match="max_length must be a whole number of at least 1, but it is"):
+def test_sizes_that_are_none(refused, value):
+    with refused("max_length = …", ValueError, match="max_length must be a whole number of at least 1, but it is"):
         leave_one_out(random_data(0), "test", value)
     for name, arguments in (("batch_size", {"batch_size": value}), ("window", {"batch_size": 2, "window": value})):
-        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, but it is"):
+        with refused(f"{name} = …", ValueError, match=f"{name} must be a whole number of at least 1, but it is"):
             length_batches(torch.ones(3), **arguments, generator=seeded(0))
 
 

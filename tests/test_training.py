@@ -276,7 +276,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path):
 
 
 @pytest.mark.parametrize("failing_write", range(1, 4))
-def test_a_write_that_fails_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, failing_write):
+def test_a_write_that_fails_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, refused, failing_write):
     """The disk fills at each of the three files of the second epoch in turn: last, best, state."""
     whole = run(learning_rate=1e-3)
     original, count = os.replace, 0
@@ -288,8 +288,8 @@ def test_a_write_that_fails_keeps_the_last_good_checkpoint(tmp_path, monkeypatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(source, target)
 
-    monkeypatch.setattr(files.os, "replace", replace)
-    with pytest.raises(CheckpointError, match=r"epoch 2 .*No space left.*intact.*resume=True"):
+    monkeypatch.setattr(diffurec.checkpoint.os, "replace", replace)
+    with refused("checkpoint: a disk that fills in training", CheckpointError, r"epoch 2 .*No space left.*intact.*resume=True"):
         run(checkpoint=tmp_path, learning_rate=1e-3)
     assert not list(tmp_path.glob("*.partial"))
     assert evaluate(load_model(tmp_path), tiny_data(), "validation", num_steps=1) == whole[0].log[0]["validation"]
@@ -297,7 +297,7 @@ def test_a_write_that_fails_keeps_the_last_good_checkpoint(tmp_path, monkeypatch
     assert_same_run(whole, run(checkpoint=tmp_path, resume=True, learning_rate=1e-3))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_epoch(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_epoch(tmp_path, refused):
     model = new_model()
 
     def poison(line):
@@ -305,32 +305,32 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_epoch(t
             with torch.no_grad():
                 model.approximator.norm.weight[0] = float("nan")
 
-    with pytest.raises(FloatingPointError, match=r"not finite in epoch 3, batch 1;.*Lower the learning rate"):
+    with refused("a training that diverges", FloatingPointError, r"not finite in epoch 3, batch 1;.*Lower the learning rate"):
         run(checkpoint=tmp_path, model=model, log=poison)
     assert_same_run(run(), run(checkpoint=tmp_path, resume=True))
 
 
 # What does not fit.
 
-@pytest.mark.parametrize(("change", "words"), [
-    (dict(learning_rate=1.0), r"learning_rate = 0.01, not 1.0"),
-    (dict(seed=1), r"seed = 0, not 1"),
-    (dict(model=dict(dropout=0.2)), r"dropout = 0.1, not 0.2"),
-    (dict(model=dict(hidden_size=32)), r"hidden_size = 16, not 32"),
-    (dict(precision="bfloat16"), r"precision = 'float32', not 'bfloat16'"),
-    (dict(model=dict(cross_attention=True)), r"cross_attention = False, not True"),
-    (dict(model=dict(offset_noise="shared")), r"offset_noise = 'none', not 'shared'"),
-    (dict(model=dict(offset_strength=0.2)), r"offset_strength = 0.1, not 0.2"),
-    (dict(model=dict(activation="relu")), r"activation = 'gelu', not 'relu'"),
-    (dict(data=tiny_data(num_items=31)), r"num_items = 30, not 31"),
-    (dict(data=tiny_data(seed=1)), r"data = "),
+@pytest.mark.parametrize(("what", "change", "words"), [
+    ("learning_rate", dict(learning_rate=1.0), r"learning_rate = 0.01, not 1.0"),
+    ("seed", dict(seed=1), r"seed = 0, not 1"),
+    ("dropout", dict(model=dict(dropout=0.2)), r"dropout = 0.1, not 0.2"),
+    ("hidden_size", dict(model=dict(hidden_size=32)), r"hidden_size = 16, not 32"),
+    ("precision", dict(precision="bfloat16"), r"precision = 'float32', not 'bfloat16'"),
+    ("cross_attention", dict(model=dict(cross_attention=True)), r"cross_attention = False, not True"),
+    ("offset_noise", dict(model=dict(offset_noise="shared")), r"offset_noise = 'none', not 'shared'"),
+    ("offset_strength", dict(model=dict(offset_strength=0.2)), r"offset_strength = 0.1, not 0.2"),
+    ("activation", dict(model=dict(activation="relu")), r"activation = 'gelu', not 'relu'"),
+    ("number of items", dict(data=tiny_data(num_items=31)), r"num_items = 30, not 31"),
+    ("data set", dict(data=tiny_data(seed=1)), r"data = "),
 ])
-def test_a_checkpoint_of_other_settings_is_refused_and_kept(tmp_path, change, words):
+def test_a_checkpoint_of_other_settings_is_refused_and_kept(tmp_path, refused, what, change, words):
     run(checkpoint=tmp_path)
     before = contents(tmp_path)
     if "model" in change:
         change = {"model": new_model(**change["model"])}
-    with pytest.raises(CheckpointError, match=f"{words}.*another directory"):
+    with refused(f"resume with another {what}", CheckpointError, f"{words}.*another directory"):
         run(epochs=6, checkpoint=tmp_path, resume=True, **change)
     assert contents(tmp_path) == before
 
@@ -345,7 +345,7 @@ def test_a_directory_that_holds_a_run_is_not_overwritten_without_resume(tmp_path
 
 @pytest.mark.parametrize("pattern", ["last-*", "best-*", "state.json"])
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_a_damaged_checkpoint_is_named(tmp_path, pattern, damage):
+def test_a_damaged_checkpoint_is_named(tmp_path, refused, pattern, damage):
     run(checkpoint=tmp_path)
     path, = tmp_path.glob(pattern)
     if damage == "truncated":
@@ -353,11 +353,11 @@ def test_a_damaged_checkpoint_is_named(tmp_path, pattern, damage):
     else:
         path.unlink()
     if (pattern, damage) == ("state.json", "missing"):
-        with pytest.raises(CheckpointError, match="no checkpoint in .*state.json"):
+        with refused("load_model on a directory without state.json", CheckpointError, "no checkpoint in .*state.json"):
             load_model(tmp_path)
         return
     before = contents(tmp_path)
-    with pytest.raises(CheckpointError, match=f"{path.name} is missing or damaged .*train again into another"):
+    with refused(f"{pattern}: {damage}", CheckpointError, f"{path.name} is missing or damaged .*train again into another"):
         run(checkpoint=tmp_path, resume=True)
     assert contents(tmp_path) == before
 
@@ -400,11 +400,10 @@ def test_a_state_that_is_json_and_no_state_is_one_sentence(tmp_path, refused, wh
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\x00",
-                                     "{" + "1" * 10**6])
-def test_a_state_that_is_hardly_json_is_one_sentence(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\x00", "{" + "1" * 10**6])
+def test_a_state_that_is_hardly_json_is_one_sentence(tmp_path, refused, content):
     (tmp_path / "state.json").write_text(content)
-    with pytest.raises(CheckpointError, match="state.json is missing or damaged"):
+    with refused(f"state.json: the text {content!r}", CheckpointError, "state.json is missing or damaged"):
         load_model(tmp_path)
 
 
@@ -466,7 +465,8 @@ def test_a_run_of_another_version_or_number_of_processes_is_not_mixed(tmp_path, 
     run(checkpoint=tmp_path)
     change_state(tmp_path, lambda state: state.update(changed))
     (name, value), = changed.items()
-    with refused(f"resume with another {name}", CheckpointError, f"made with {name} = {value!r}, not .*another directory"):
+    with refused(f"resume of a run with {name} = {value!r}", CheckpointError,
+                 f"made with {name} = {value!r}, not .*another directory"):
         run(epochs=6, checkpoint=tmp_path, resume=True)
     assert load_model(tmp_path).num_items == 30
 
@@ -490,7 +490,7 @@ def test_a_setting_that_would_fail_late_is_refused_before_anything_is_written(tm
         run(eval_num_steps=33, checkpoint=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     for seed in (2**64, -1, 1.5):
-        with refused(f"the seed {seed}", ValueError, "seed must be a whole number between 0 and"):
+        with refused("TrainConfig(seed=…)", ValueError, "seed must be a whole number between 0 and"):
             TrainConfig(seed=seed)
 
 
@@ -513,21 +513,22 @@ def test_a_disk_without_room_for_the_run_is_told_before_training(tmp_path):
     assert "epoch 1" not in done.stdout and not contents(tmp_path / "run")
 
 
-def test_weights_of_another_shape_are_named(tmp_path):
+def test_weights_of_another_shape_are_named(tmp_path, refused):
     """A state.json that promises what its weights are not."""
     run(checkpoint=tmp_path)
     state = json.loads((tmp_path / "state.json").read_text())
     state["num_items"] = 31
     (tmp_path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(CheckpointError, match=r"item_embedding.weight is \(31, 16\) there and \(32, 16\) here"):
+    with refused("state.json: another number of items than its weights have", CheckpointError,
+                 r"item_embedding.weight is \(31, 16\) there and \(32, 16\) here"):
         load_model(tmp_path)
 
 
-def test_a_checkpoint_of_another_format_is_refused(tmp_path):
+def test_a_checkpoint_of_another_format_is_refused(tmp_path, refused):
     run(checkpoint=tmp_path)
     state = json.loads((tmp_path / "state.json").read_text())
     (tmp_path / "state.json").write_text(json.dumps(state | {"format": 99}))
-    with pytest.raises(CheckpointError, match="format 99, and this version reads 2; train again into another"):
+    with refused("state.json: of format 99", CheckpointError, "format 99, and this version reads 2; train again into another"):
         load_model(tmp_path)
 
 
@@ -538,21 +539,22 @@ def test_load_model_gives_the_best_weights_in_evaluation_mode(tmp_path):
     assert evaluate(loaded, tiny_data(), "test", num_steps=2) == metrics
 
 
-def test_a_directory_that_cannot_be_written_is_told_before_training(tmp_path):
+def test_a_directory_that_cannot_be_written_is_told_before_training(tmp_path, refused):
     """A file in the place of a directory, since no right keeps root from writing."""
     (tmp_path / "file").write_text("mine")
     lines = []
-    with pytest.raises(CheckpointError, match="Cannot write checkpoints to .*choose a directory"):
+    with refused("checkpoint: a directory below a file", CheckpointError, "Cannot write checkpoints to .*choose a directory"):
         run(checkpoint=tmp_path / "file" / "run", log=lines.append)
     assert not lines and (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_full_or_read_only_directory_is_told_before_training(tmp_path, monkeypatch):
+def test_a_full_or_read_only_directory_is_told_before_training(tmp_path, monkeypatch, refused):
     def fail(*_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(files.os, "replace", fail)
-    with pytest.raises(CheckpointError, match="Cannot write checkpoints to .*Read-only file system"):
+    monkeypatch.setattr(diffurec.checkpoint.os, "replace", fail)
+    with refused("checkpoint: a directory that is read-only", CheckpointError,
+                 "Cannot write checkpoints to .*Read-only file system"):
         run(checkpoint=tmp_path)
     assert not contents(tmp_path)
 
