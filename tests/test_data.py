@@ -357,7 +357,7 @@ def put(root, relative, content):
 
 def test_a_pickle_with_another_checksum_is_not_opened(refused, tiny_pickle, tmp_path, monkeypatch):
     path = put(tmp_path / "mine", "ml-1m/dataset.pkl", tiny_pickle + b"x")
-    monkeypatch.setattr(sources, "read_pickle", None)
+    monkeypatch.setattr(published, "read_pickle", None)
     with refused("a pickle with another checksum", DataError) as told:
         load_dataset("ml-1m", data_dir=tmp_path / "mine")
     assert published.sha256(path) in str(told.value) and KNOWN["ml-1m"].sha256 in str(told.value)
@@ -388,7 +388,7 @@ def test_a_pickle_of_another_layout(refused, what, val, sentence, tmp_path):
     path = put(tmp_path, "dataset.pkl", pickle.dumps({**TINY, "val": val}))
     with refused(f"a pickle of another layout: in val {what}", DataError,
                  match=f"dataset.pkl is .*not laid out as published.*{sentence}"):
-        sources.read_pickle(path)
+        published.read_pickle(path)
 
 
 def within(value, depth, pack):
@@ -420,7 +420,7 @@ def nested_tuples(depth):
 def test_a_hostile_pickle_is_refused(refused, what, content, instruction, tmp_path):
     with refused(f"a hostile pickle: {what}", DataError,
                  match=f"dataset.pkl is damaged or not laid out as published.*{instruction}"):
-        sources.read_pickle(put(tmp_path, "dataset.pkl", content))
+        published.read_pickle(put(tmp_path, "dataset.pkl", content))
 
 
 @pytest.mark.parametrize("code", [240, 24_000, 24_000_000])
@@ -432,7 +432,7 @@ def test_a_pickle_cannot_go_around_the_refusal_by_an_extension_code(refused, cod
         (tmp_path / "executed").rmdir()
         with refused(f"a hostile pickle: a function by its extension code {code:,}", DataError,
                      match="instruction EXT[124], .*: it was refused and nothing was executed"):
-            sources.read_pickle(put(tmp_path, "dataset.pkl", content))
+            published.read_pickle(put(tmp_path, "dataset.pkl", content))
     finally:
         copyreg.remove_extension(os.mkdir.__module__, "mkdir", code)
     assert not (tmp_path / "executed").exists()
@@ -460,7 +460,7 @@ class Payload:
 def test_a_pickle_with_a_global_is_refused_and_never_executed(refused, tmp_path, monkeypatch):
     content = pickle.dumps({**TINY, "umap": Payload(tmp_path / "executed")})
     path = put(tmp_path / "mine", "ml-1m/dataset.pkl", content)
-    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=sources.sha256(path))
+    pretend(monkeypatch, "ml-1m", tiny_dataset(), sha256=published.sha256(path))
     with refused("a hostile pickle in the data directory", DataError,
                  match=r"global (posix|nt)\.mkdir: it was refused and nothing was executed"):
         load_dataset("ml-1m", data_dir=tmp_path / "mine")
@@ -477,7 +477,7 @@ def test_a_pickle_with_a_persistent_id_is_refused(refused, tmp_path):
     with open(tmp_path / "dataset.pkl", "wb") as file:
         Pickler(file).dump(TINY)
     with refused("a hostile pickle: an object outside", DataError, match="outside object 'outside': it was refused"):
-        sources.read_pickle(tmp_path / "dataset.pkl")
+        published.read_pickle(tmp_path / "dataset.pkl")
 
 
 @pytest.mark.parametrize("file, what, change, sentence", [
@@ -586,7 +586,7 @@ def packed_by(method):
     ("a file of 300 MB in 300 kB", bomb,
      "u.data holds more than 16,777,216 bytes, far more than what is published: it was not read"),
     ("a file of 300 MB in 300 kB, cut off", lambda: bomb()[:-40], "damaged or no zip file"),
-    ("too large", lambda: bytes(sources.LARGEST + 1), "ml-100k.zip holds more than 16,777,216 bytes"),
+    ("too large", lambda: bytes(published.LARGEST + 1), "ml-100k.zip holds more than 16,777,216 bytes"),
     ("encrypted", encrypted, r"damaged or no zip file \(RuntimeError: File 'ml-100k/u.data' is encrypted"),
     ("packed by LZMA", lambda: packed_by(zipfile.ZIP_LZMA), "u.data is packed in another way than the published file"),
     ("packed by bzip2", lambda: packed_by(zipfile.ZIP_BZIP2), "u.data is packed in another way than the published file"),
@@ -699,7 +699,7 @@ def test_truncated_download(unobtained, tiny_pickle, serve, cache, tmp_path):
 @pytest.mark.parametrize("what, content, length, sentence", [
     ("whose length is no number", b"x", "many", "could not be downloaded .*invalid literal"),
     ("whose length has 5,000 digits", b"x", "9" * 5000, "could not be downloaded"),
-    ("that is too large", bytes(sources.LARGEST + 1), None, "gives more than 16,777,216 bytes"),
+    ("that is too large", bytes(published.LARGEST + 1), None, "gives more than 16,777,216 bytes"),
 ])
 def test_downloads_with_a_length_that_is_none(unobtained, what, content, length, sentence, tiny_pickle, serve, tmp_path):
     serve("ml-1m", content, length=length)
@@ -769,8 +769,8 @@ def test_no_network_names_every_source_and_what_to_do(no_pip, cache, told, unobt
 
 def test_address_that_answers_404(unobtained, monkeypatch, tiny_pickle):
     def urlopen(url, timeout):
-        raise sources.urllib.request.HTTPError(url, 404, "Not Found", {}, None)
-    monkeypatch.setattr(sources.urllib.request, "urlopen", urlopen)
+        raise published.urllib.request.HTTPError(url, 404, "Not Found", {}, None)
+    monkeypatch.setattr(published.urllib.request, "urlopen", urlopen)
     with pytest.raises(DataError, match=r"could not be downloaded \(Not Found\)") as error:
         load_dataset("ml-1m")
     unobtained("an address that answers 404", error.value)

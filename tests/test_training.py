@@ -288,7 +288,7 @@ def test_a_write_that_fails_keeps_the_last_good_checkpoint(tmp_path, monkeypatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(source, target)
 
-    monkeypatch.setattr(diffurec.checkpoint.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     with refused("checkpoint: a disk that fills in training", CheckpointError, r"epoch 2 .*No space left.*intact.*resume=True"):
         run(checkpoint=tmp_path, learning_rate=1e-3)
     assert not list(tmp_path.glob("*.partial"))
@@ -400,7 +400,8 @@ def test_a_state_that_is_json_and_no_state_is_one_sentence(tmp_path, refused, wh
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\x00", "{" + "1" * 10**6])
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\x00",
+                                     "{" + "1" * 10**6])
 def test_a_state_that_is_hardly_json_is_one_sentence(tmp_path, refused, content):
     (tmp_path / "state.json").write_text(content)
     with refused(f"state.json: the text {content!r}", CheckpointError, "state.json is missing or damaged"):
@@ -552,7 +553,7 @@ def test_a_full_or_read_only_directory_is_told_before_training(tmp_path, monkeyp
     def fail(*_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(diffurec.checkpoint.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with refused("checkpoint: a directory that is read-only", CheckpointError,
                  "Cannot write checkpoints to .*Read-only file system"):
         run(checkpoint=tmp_path)
