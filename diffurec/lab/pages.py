@@ -34,8 +34,11 @@ math[display="block"] { margin: 0.8em 0; padding: 0.2em 0; overflow: auto hidden
 {%- endblock -%}
 """
 
-# GitHub's Markdown is the nearest to JupyterLab's: pandoc's own takes straight quotes, -- and \name for something else.
-MARKDOWN = "gfm-gfm_auto_identifiers-yaml_metadata_block"
+# JupyterLab's Markdown in pandoc's words. Its gfm ends a formula at a line that starts with + or -; its own Markdown, which
+# nbconvert's filter asks for, takes straight quotes, -- and \name for something else.
+MARKDOWN = ("markdown_strict+all_symbols_escapable+backtick_code_blocks+escaped_line_breaks+fenced_code_blocks"
+            "+intraword_underscores+lists_without_preceding_blankline+markdown_in_html_blocks+pipe_tables"
+            "+space_in_atx_header+startnum+strikeout+task_lists+tex_math_dollars")
 
 # Attributes whose address a browser fetches by itself, whatever the element (href it does for few), and those in CSS.
 FETCHING = ("src", "data", "poster", "background")
@@ -43,10 +46,7 @@ STYLED = re.compile(r"""(?i)@import\s*(?:url\(\s*)?['"]?([^'")\s;]+)|url\(\s*['"
 
 
 class Exporter(HTMLExporter):
-    """nbconvert's exporter, lab template, with pandoc for the Markdown.
-
-    Not with nbconvert's own filter for pandoc: that reads pandoc's Markdown, and takes a pandoc on the PATH alone.
-    """
+    """nbconvert's exporter, lab template, with this module's template and pandoc for the Markdown."""
 
     @pass_context
     def markdown2html(self, context, source: str) -> str:
