@@ -84,8 +84,8 @@ def test_a_formula_beside_prices(tmp_path):
 
 
 def test_markdown_is_read_as_jupyterlab_reads_it(tmp_path):
-    _, page = page_of(tmp_path, "HR@10 of --out \"x\" in C:\\Users\\name:\n- one\n- two", "Then\n# Next part", "---\na: b\n\n---",
-                      "<details>\n<summary>Hint</summary>\n\n**bold**\n\n</details>")
+    _, page = page_of(tmp_path, "HR@10 of --out \"x\" in C:\\Users\\name:\n- one\n- two", "Then\n# Next part",
+                      "---\na: b\n\n---", "<details>\n<summary>Hint</summary>\n\n**bold**\n\n</details>")
     assert 'HR@10 of --out "x" in C:\\Users\\name:' in shown(page.main) and "a: b" in shown(page.main)
     assert [item.get_text() for item in page.main.find_all("li")] == ["one", "two"]
     assert page.find("h1").get_text() == "Next part" and page.find(id="Next-part").name == "h1"

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from mimetypes import guess_type
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import nbformat
@@ -57,7 +58,7 @@ class Exporter(HTMLExporter):
         for heading in soup.find_all(re.compile("^h[1-6]$")):
             heading["id"] = heading.get_text().replace(" ", "-")        # as JupyterLab, for links within the notebook
         for picture in soup.find_all("img", src=True):
-            picture["src"] = _held(picture["src"], cell.get("attachments", {}), Path(about["path"]))
+            picture["src"] = _held(str(picture["src"]), cell.get("attachments", {}), Path(about["path"]))
         for formula in soup.select("span.math"):        # the others are <math>
             number = next(i for i, other in enumerate(context["nb"].cells, start=1) if other is cell)
             warnings.warn(f"{about['name']}, cell {number}: the formula {formula.get_text()} is shown as its source, "
@@ -78,18 +79,19 @@ def _held(address: str, attachments: dict, folder: Path) -> str:
 def fetched(page: str) -> Iterator[tuple[str, str]]:
     """(element's name, address) of everything that a browser would fetch for the page, beside links to click."""
     for element in BeautifulSoup(page, "html.parser").find_all(True):
-        addresses = [element[name] for name in FETCHING if element.get(name)]
+        attributes: dict[str, Any] = element.attrs
+        addresses = [attributes[name] for name in FETCHING if attributes.get(name)]
         if element.name in ("link", "base", "image", "use", "feImage", "feimage"):
-            addresses += [element[name] for name in ("href", "xlink:href") if element.get(name)]
+            addresses += [attributes[name] for name in ("href", "xlink:href") if attributes.get(name)]
         for name in ("srcset", "imagesrcset"):
             # Commas part the candidates, and stand within the address of one that is data.
-            addresses += re.findall(r"(?:^|,)\s*([^\s,]\S*[^\s,]|[^\s,])", element.get(name, ""))
-        if element.name == "meta" and element.get("http-equiv", "").lower() == "refresh":
-            addresses += re.findall(r"(?i)url\s*=\s*['\"]?([^'\"]+)", element.get("content", ""))
-        style = element.get("style", "") + (element.get_text() if element.name == "style" else "")
+            addresses += re.findall(r"(?:^|,)\s*([^\s,]\S*[^\s,]|[^\s,])", attributes.get(name, ""))
+        if element.name == "meta" and attributes.get("http-equiv", "").lower() == "refresh":
+            addresses += re.findall(r"(?i)url\s*=\s*['\"]?([^'\"]+)", attributes.get("content", ""))
+        style = attributes.get("style", "") + (element.get_text() if element.name == "style" else "")
         addresses += [a or b for a, b in STYLED.findall(re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL))]
-        if element.get("srcdoc"):
-            yield from fetched(element["srcdoc"])
+        if attributes.get("srcdoc"):
+            yield from fetched(attributes["srcdoc"])
         for address in addresses:
             if not re.match(r"(?i)\s*(data:|#|about:blank|javascript:|$)", address):
                 yield element.name, address.strip()
