@@ -3,12 +3,9 @@
 import re
 import reprlib
 from collections.abc import Iterable
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-
-T = TypeVar("T")
-Some = Annotated[list[T], Field(min_length=1)]
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 
 class Record(BaseModel):
@@ -21,7 +18,7 @@ class Closed(Record, extra="forbid"):
     """One that has no other keys."""
 
 
-def record(names: Iterable[str], kind: Any, base: type[Record] = Record, **more: Any) -> Any:
+def record(names: Iterable[str], kind: Any, base: type[Record] = Record, /, **more: Any) -> Any:
     """The record in which each of these names has a value of this kind, and those of `more` have one of theirs."""
     return create_model("record", __base__=base, **dict.fromkeys(names, kind), **more)
 

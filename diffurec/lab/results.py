@@ -10,13 +10,14 @@ import math
 import re
 from collections import Counter
 from dataclasses import fields
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, conlist
 
 from ..base.files import write_atomically
-from ..base.records import Record, Some, T, fault, record, short
+from ..base.records import Record, fault, record, short
 from ..evaluation.metrics import CUTOFFS, mean_metrics
 from ..paper import ModelConfig
 from ..training import TrainConfig
@@ -49,27 +50,32 @@ class Scalars(Record, extra="allow"):
     __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_scalar)]]
 
 
+T = TypeVar("T")
 Interval = Annotated[list[T], Field(min_length=3, max_length=3), AfterValidator(_around_its_mean)]
 # In JSON 3.0 is a whole number too.
 Whole = Annotated[int, BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
-Count, AtLeast1 = Annotated[Whole, Field(ge=0)], Annotated[Whole, Field(ge=1)]
-Fraction, Difference = Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=-1, le=1)]
+Count = Annotated[Whole, Field(ge=0)]
+AtLeast1 = Annotated[Whole, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
+some = partial(conlist, min_length=1)
 ROWS = {"steps": ("num_steps", "agreement"), "ensembles": ("ensemble",),         # the first tells the rows apart
         "uncertainty": ("lambda_uncertainty", "spread", "overlap", "diversity")}
-Map = record(("cluster", "popularity", "item"), Some[Count],
-             tsne=Some[Annotated[list[float], Field(min_length=2, max_length=2)]])
+Map = record(("cluster", "popularity", "item"), some(Count),
+             tsne=some(conlist(float, min_length=2, max_length=2)))
 Analysis = record(["users"], AtLeast1, map=Map, **{
-    part: Some[record(METRICS, Fraction, **dict.fromkeys(names, float))] for part, names in ROWS.items()})
+    part: some(record(METRICS, Fraction, **dict.fromkeys(names, float))) for part, names in ROWS.items()})
+Group: Any = record(METRICS, Fraction, users=AtLeast1)
 Result = record(
     ("machine", "finished"), str, seed=Count, best_epoch=Count, versions=record(["diffurec"], str),
     parameters=record(("dataset", "settings", "variant"), str, Scalars, seed=Count),
     settings=record(("model", "train"), Scalars),
     data=record(("users", "items", "interactions"), AtLeast1, name=str, checksum=str, file=(str | None, None)),
-    log=Some[record(["loss"], float, epoch=AtLeast1, seconds=Annotated[float, Field(ge=0, le=10**9)],
-                    validation=record(METRICS, Fraction) | None)],
+    log=some(record(["loss"], float, epoch=AtLeast1, seconds=Annotated[float, Field(ge=0, le=10**9)],
+                    validation=record(METRICS, Fraction) | None)),
     metrics=record(SPLITS, record(MODELS, record(METRICS, Interval[Fraction]))),
     differences=record(SPLITS, record(DIFFERENCES, record(METRICS, Interval[Difference]))),
-    groups=record(MODELS, Annotated[dict[str, record(METRICS, Fraction, users=AtLeast1)], Field(min_length=1)]),
+    groups=record(MODELS, Annotated[dict[str, Group], Field(min_length=1)]),
     analysis=Annotated[Analysis, WrapValidator(lambda found, check: found if found == {} else check(found))],   # or none
     ranks=record(SPLITS, str))
 
@@ -208,7 +214,7 @@ def label_runs(results, planned=()):
     names = sorted({name for p in (*planned, *(r["parameters"] for r in results)) for name in p})
     values = {name: {p.get(name) for p in (*planned, *(r["parameters"] for r in results))} for name in names}
     telling = [name for name in names if name not in KEY and len(values[name]) > 1]
-    checksums = {}
+    checksums: dict[str, Counter[str]] = {}
     for run in results:
         checksums.setdefault(run["parameters"]["dataset"], Counter())[run["data"]["checksum"]] += 1
     mixed = {dataset for dataset, found in checksums.items() if len(found) > 1}
@@ -220,7 +226,9 @@ def label_runs(results, planned=()):
             dataset += f" ({checksum[:8]})"
         return dataset, ", ".join([settings, *more]), variant, seed
 
-    runs, first, remarks = {}, {}, []
+    runs: dict[tuple, dict] = {}
+    first: dict[tuple, tuple] = {}
+    remarks = []
     for run in results:
         found = key(run["parameters"], run["data"]["checksum"])
         alike = setup(run), {name: run["data"][name] for name in ("users", "items", "interactions")}

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, conlist
 
 from ..base.records import Closed, Record, record
 
-Count, AtLeast1 = Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+AtLeast1 = Annotated[int, Field(ge=1)]
 File = Annotated[str, Field(pattern=r"^(last|best)-[0-9]{4,}\.safetensors$")]        # nothing outside the directory
 
 
@@ -20,8 +21,8 @@ State = record(
     # The bounds are far above any model; without them the shapes of a hostile one could not be made up.
     model=record(["hidden_size", "num_diffusion_steps"], (int, Field(0, le=10**6)), num_blocks=(int, Field(0, le=1000))),
     train=dict[str, Any],
-    log=list[record(["loss", "seconds", "learning_rate"], float, Closed, epoch=Count,
-                    validation=record(["NDCG@10"], float, Numbers) | None)],
+    log=conlist(record(["loss", "seconds", "learning_rate"], float, Closed, epoch=Count,
+                       validation=record(["NDCG@10"], float, Numbers) | None)),
     finished=str | None, files=record(["last"], File, Closed, best=(File, ""), before=(File, "")),
     # What an older one does not have, and the last that only format 1 has.
     version=(str, ""), numbering=(str, ""), processes=(AtLeast1, 1), before=(Best | None, None), stale=(list[File], []),
