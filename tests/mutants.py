@@ -267,7 +267,7 @@ def main():
     out.parent.mkdir(exist_ok=True)
     last = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     for package in ("numpy", "torch", "torch.nn.parallel", "scipy.stats", "pandas", "hypothesis", "safetensors.torch",
-                    "torchmetrics.functional.retrieval", "sklearn", "pyarrow.parquet", "jsonschema", "torch.distributed.nn"):
+                    "torchmetrics.functional.retrieval", "sklearn", "pyarrow.parquet", "pydantic", "torch.distributed.nn"):
         importlib.import_module(package)
     results = []
     with tempfile.TemporaryDirectory() as folder:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from diffurec import ModelConfig, TrainConfig, mean_metrics
-from diffurec.results import (
-    DIFFERENCES, METRICS, MODELS, RULES, RUN, SCHEMA, SPLITS, file_digest, label_runs, read_result, read_results,
+from diffurec.lab.results import (
+    DIFFERENCES, METRICS, MODELS, RUN, SCHEMA, SPLITS, Result, file_digest, label_runs, read_result, read_results,
     run_parameters, write_result,
 )
 
@@ -56,7 +56,7 @@ def test_what_is_written_is_read_again(tmp_path):
     found = read_result(tmp_path / "run.json")
     ranks = found.pop("ranks")
     assert found == {"schema": SCHEMA, **make_outcome(), "file": "run.json"}
-    assert {*found, "ranks"} == {*RULES, "schema", "file"} and SCHEMA == 3
+    assert {*found, "ranks"} == {*Result.model_fields, "schema", "file"} and SCHEMA == 3
     assert sorted(ranks) == ["test", "validation"]
     for split, values in RANKS.items():
         assert ranks[split].dtype == np.int64 and ranks[split].tolist() == values
@@ -154,41 +154,48 @@ def put(content, place, value):
 
 NULL = "null"       # stands for JSON's null, None for a place that is taken out
 CHANGES = [
-    *((key, value, f"'{key}' is a required property" if value is None else f"{key} (") for key in RULES
+    *((key, value, f": {key} is missing" if value is None else f": {key} (") for key in Result.model_fields
       for value in (None, NULL, [], 3.5)),
     ("schema", 1, "has schema 1, and this version reads 2 and 3"),
     ("schema", 4, "has schema 4, and this version reads 2 and 3"),
     ("schema", "3", "has schema '3'"), ("schema", [3], "has schema [3]"), ("schema", True, "has schema True"),
     ("schema", None, "it has no schema"),
-    ("parameters", {}, "'dataset' is a required property"), ("parameters.seed", "3", "parameters.seed ('3'): type"),
+    ("parameters", {}, "parameters.dataset is missing"),
+    ("parameters.seed", "3", "parameters.seed ('3') should be a valid integer"),
     ("parameters.seed", 4, "seed is 3, and parameters.seed is 4"), ("parameters.epochs", [2], "parameters.epochs ([2])"),
-    ("parameters.seed", -1, "parameters.seed (-1): minimum 0"), ("settings.model", NULL, "settings.model (None)"),
-    ("versions.diffurec", 2, "versions.diffurec (2)"), ("data", {}, "'name' is a required property"),
+    ("parameters.seed", -1, "parameters.seed (-1) should be greater than or equal to 0"),
+    ("settings.model", NULL, "settings.model (None)"),
+    ("versions.diffurec", 2, "versions.diffurec (2)"), ("data", {}, "data.users is missing"),
     ("data.users", "3", "data.users ('3')"), ("data.users", 4, "holds 3 ranks and data.users is 4"),
     ("data.users", 0, "data.users (0)"), ("data.items", 3705, "ranks.validation must lie within 1 to 3705"),
-    ("data.file", 3, "data.file (3)"), ("log", [{}], "'epoch' is a required property"), ("log", [3], "log.0 (3)"),
-    ("log", [], "log ([])"), ("metrics", {}, "'validation' is a required property"),
-    ("metrics.test", {}, "'most-popular' is a required property"),
-    ("metrics.test.DiffuRec", {}, "'HR@5' is a required property"),
+    ("data.file", 3, "data.file (3)"), ("log", [{}], "log.0.loss is missing"), ("log", [3], "log.0 (3)"),
+    ("log", [], "log ([])"), ("metrics", {}, "metrics.validation is missing"),
+    ("metrics.test", {}, "metrics.test.most-popular is missing"),
+    ("metrics.test.DiffuRec", {}, "metrics.test.DiffuRec.HR@5 is missing"),
     ("metrics.test.DiffuRec.MRR", [], "metrics.test.DiffuRec.MRR ([])"),
     ("metrics.test.DiffuRec.MRR", 0.5, "metrics.test.DiffuRec.MRR (0.5)"),
     ("metrics.test.DiffuRec.MRR", [0.5, "a", 0.5], "metrics.test.DiffuRec.MRR.1 ('a')"),
-    ("metrics.test.DiffuRec.MRR", [0.5, 0.4, 1.5], "metrics.test.DiffuRec.MRR.2 (1.5): maximum 1"),
-    ("metrics.test.DiffuRec.MRR", [-0.1, -0.2, 0], "metrics.test.DiffuRec.MRR.0 (-0.1): minimum 0"),
-    ("metrics.test.most-popular.MRR", [0.5, 0.6, 0.7], "metrics.test.most-popular.MRR is 0.5, outside its interval"),
-    ("metrics.test.most-popular.MRR", [0.5, 0.2, 0.3], "outside its interval"),
+    ("metrics.test.DiffuRec.MRR", [0.5, 0.4, 1.5], "metrics.test.DiffuRec.MRR.2 (1.5) should be less than or equal to 1"),
+    ("metrics.test.DiffuRec.MRR", [-0.1, -0.2, 0], "metrics.test.DiffuRec.MRR.0 (-0.1) should be greater than or equal to 0"),
+    ("metrics.test.most-popular.MRR", [0.5, 0.6, 0.7], "MRR ([0.5, 0.6, 0.7]) has its mean outside the interval"),
+    ("metrics.test.most-popular.MRR", [0.5, 0.2, 0.3], "metrics.test.most-popular.MRR ("),
     ("metrics.test.DiffuRec.HR@10", [0.5, 0.4, 0.6], "metrics.test.DiffuRec.HR@10 is 0.5, and its ranks give 0.666"),
-    ("differences.test", {}, "'DiffuRec − most-popular' is a required property"), ("groups.DiffuRec", {}, "groups.DiffuRec ({})"),
+    ("differences.test", {}, "differences.test.DiffuRec − most-popular is missing"),
+    ("differences.test.DiffuRec − most-popular.MRR", [0.0, 0.1, 0.2], "has its mean outside the interval"),
+    ("groups.DiffuRec", {}, "groups.DiffuRec ({})"),
     ("groups.DiffuRec.head.users", "2", "groups.DiffuRec.head.users ('2')"),
-    ("groups.DiffuRec.head.NDCG@10", 7, "groups.DiffuRec.head.NDCG@10 (7): maximum 1"),
-    ("groups.Markov chain", None, "'Markov chain' is a required property"),
-    ("analysis.steps", [], "analysis.steps ([])"), ("analysis.map", None, "'map' is a required property"),
+    ("groups.DiffuRec.head.NDCG@10", 7, "groups.DiffuRec.head.NDCG@10 (7) should be less than or equal to 1"),
+    ("groups.Markov chain", None, "groups.Markov chain is missing"),
+    ("analysis.steps", [], "analysis.steps ([])"), ("analysis.map", None, "analysis.map is missing"),
     ("analysis.steps.0.agreement", "much", "analysis.steps.0.agreement ('much')"),
     ("analysis.map.tsne", [[1, 2], [3]], "analysis.map.tsne.1 ([3])"),
     ("analysis.map.item", [1], "analysis.map does not hold one item"),
     ("analysis.map.item", [1, 100007], "analysis.map does not hold one item"),
     ("analysis.steps", 2 * make_outcome()["analysis"]["steps"], "analysis.steps holds the same num_steps twice"),
-    ("ranks.test", None, "'test' is a required property"), ("ranks.test", [1, 2, 3], "ranks.test ([1, 2, 3])"),
+    ("seed", True, "seed (True) should be a valid integer"),
+    ("log.0.loss", "0.1", "log.0.loss ('0.1') should be a valid number"),
+    ("log.0.loss", False, "log.0.loss (False) should be a valid number"),
+    ("ranks.test", None, "ranks.test is missing"), ("ranks.test", [1, 2, 3], "ranks.test ([1, 2, 3])"),
     ("ranks.test", "", "ranks.test holds '', which is no rank"), ("ranks.test", "1 2", "ranks.test holds 2 ranks"),
     ("ranks.validation", "1 2 3 4", "ranks.validation holds 4 ranks and data.users is 3"),
     ("ranks.test", "1 2 100007", "ranks.test must lie within 1 to 100006"),
@@ -220,7 +227,7 @@ def test_a_damaged_result_is_one_sentence(told, tmp_path, place, value, part):
     ('{"schema": 3, "seed": 1e999}', "cannot be read as JSON (1e999 is no finite number)"),
     ('{"schema": 3, "seed": ' + "[" * 200_000 + "]" * 200_000 + "}", "cannot be read as JSON"),
     ('{"schema": 3, "seed": ' + '{"a":' * 200_000 + "1" + "}" * 200_000 + "}", "cannot be read as JSON"),
-    *((f'{{"schema": 3, "parameters": {"[" * n}{"]" * n}}}', " is a required property") for n in (500, 900)),
+    *((f'{{"schema": 3, "machine": {"[" * n}{"]" * n}}}', "damaged: machine ([[[[[") for n in (500, 900)),
     ('{"schema": ' + "9" * 5000 + "}", "cannot be read as JSON"),
 ])
 def test_what_is_no_result_at_all_is_one_sentence(told, tmp_path, text, part):

@@ -12,7 +12,8 @@ import diffurec
 
 PACKAGE = Path(diffurec.__file__).parent
 ROOMS = ("base", "paper", "fast", "data", "evaluation", "training", "lab")
-HEAVY = ("IPython", "matplotlib", "nbformat", "pandas", "papermill", "pydantic", "scipy", "sklearn")
+HEAVY = ("IPython", "jsonschema", "matplotlib", "nbformat", "pandas", "papermill", "pooch", "pydantic", "requests", "scipy",
+         "sklearn")
 
 
 def imported(path):

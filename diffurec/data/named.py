@@ -60,7 +60,7 @@ def load_dataset(name, data_dir=None):
     """The named data set, from the first of these that has it; each is reported to the logger "diffurec".
 
     1. the data directory, `data_dir` or DIFFUREC_DATA_DIR, with the published files or this project's NAME.npz;
-    2. the cache, data/cache in the checkout or DIFFUREC_CACHE_DIR;
+    2. the cache, DIFFUREC_CACHE_DIR, or else data/cache in a checkout and the user's cache folder outside one;
     3. the address where it is published;
     4. for ml-100k, the copy in the RecBole wheel, by pip.
     Every way gives the same sequences: the counts and the checksum are compared with those in KNOWN. What 3 and 4 bring
@@ -154,8 +154,15 @@ def _from_directory(name, data_dir):
     raise _NotHere(f"{root} holds none of {', '.join(relative for relative, _ in _forms(name))}.")
 
 
-def _cache_dir():
-    return Path(os.environ.get("DIFFUREC_CACHE_DIR") or Path(__file__).resolve().parent.parent.parent / "data" / "cache")
+def _cache_dir() -> Path:
+    if chosen := os.environ.get("DIFFUREC_CACHE_DIR"):
+        return Path(chosen)
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "notebooks").is_dir():
+        return checkout / "data" / "cache"
+    import pooch
+
+    return pooch.os_cache("diffurec")
 
 
 def _from_cache(name, path):

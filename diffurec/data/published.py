@@ -6,7 +6,6 @@ genres. A file that is not what it should be raises DataError and has run nothin
 
 import csv
 import hashlib
-import http.client
 import io
 import os
 import pickle
@@ -14,7 +13,6 @@ import pickletools
 import stat
 import subprocess
 import sys
-import urllib.request
 import zipfile
 from itertools import chain
 from pathlib import Path
@@ -217,28 +215,29 @@ def read_grouplens_zip(path):
     return _in_zip(path, "ml-100k/", read_grouplens)
 
 
-def download(url, path):
+class _Bounded(io.BufferedWriter):
+    """A file that takes no more than LARGEST bytes."""
+
+    def write(self, block):
+        if self.tell() + len(block) > LARGEST:
+            raise OSError(f"it gives more than {LARGEST:,} bytes, far more than what is published")
+        return super().write(block)
+
+
+def download(url: str, path: Path) -> None:
     """Writes what `url` gives to `path`, with a progress bar; DataError when it cannot be had, or not all of it."""
-    expected, size = None, 0
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(path, "wb") as file:
-            header = answer.headers.get("Content-Length")
-            expected = int(header) if header else None
-            with tqdm(total=expected, unit="B", unit_scale=True, desc=Path(url).name, file=sys.stderr) as bar:
-                while block := answer.read(1 << 16):
-                    if size + len(block) > LARGEST:
-                        raise DataError(f"{url} gives more than {LARGEST:,} bytes, far more than what is published.")
-                    file.write(block)
-                    size += len(block)
-                    bar.update(len(block))
-    except http.client.IncompleteRead as error:
-        size += len(error.partial)
-        if expected is None:
-            raise DataError(f"The download of {url} was cut off after {size:,} bytes.") from error
-    except (OSError, http.client.HTTPException, ValueError) as error:       # ValueError: a length that is no number
-        raise DataError(f"{url} could not be downloaded ({getattr(error, 'reason', None) or error}).") from error
-    if expected is not None and size != expected:
-        raise DataError(f"The download of {url} was cut off: {size:,} of {expected:,} bytes came.")
+    import pooch                # here, because what it needs takes a while to load
+
+    with tqdm(total=LARGEST, unit="B", unit_scale=True, desc=Path(url).name, file=sys.stderr) as bar:   # pooch sets total
+        get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=TIMEOUT)
+        try:
+            with _Bounded(open(path, "wb", buffering=0)) as file:
+                get(url, file, None)
+        except (OSError, ValueError) as error:      # those of requests among them, and of a length that is no number
+            cause: BaseException = error
+            while cause.__context__:                # requests wraps it in several sentences of its own
+                cause = cause.__context__
+            raise DataError(f"{url} could not be downloaded, or not all of it ({cause}).") from error
 
 
 def read_wheel(folder):

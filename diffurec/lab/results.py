@@ -5,17 +5,19 @@ Schema 2 had the middle of them instead: its "12.5" is read as "12-13".
 """
 
 import hashlib
-import itertools
 import json
 import math
 import re
 from collections import Counter
 from dataclasses import fields
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from jsonschema import Draft202012Validator
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, conlist
 
 from ..base.files import write_atomically
+from ..base.records import Record, fault, record, short
 from ..evaluation.metrics import CUTOFFS, mean_metrics
 from ..paper import ModelConfig
 from ..training import TrainConfig
@@ -31,49 +33,51 @@ RUN = ("dataset", "variant", "settings", "num_steps", "analysis_users", "must_be
 KEY = ("dataset", "settings", "variant", "seed")        # the parameters that tell runs apart in a report
 
 
-def _every(names, rule, **more):
-    """The rule of an object in which each of these names has a value by `rule`."""
-    return {"type": "object", "required": [*names], "properties": dict.fromkeys(names, rule), **more}
+def _scalar(value):
+    if isinstance(value, (list, dict)):
+        raise ValueError("should be one value")
+    return value
 
 
-def _list(rule, least=0, most=None):
-    return {"type": "array", "items": rule, "minItems": least} | ({} if most is None else {"maxItems": most})
+def _around_its_mean(interval):
+    mean, low, high = interval
+    if not low - 1e-9 <= mean <= high + 1e-9:
+        raise ValueError("has its mean outside the interval")
+    return interval
 
 
-TEXT, OBJECT, NUMBER = {"type": "string"}, {"type": "object"}, {"type": "number"}
-COUNT, AT_LEAST_1 = ({"type": "integer", "minimum": least} for least in (0, 1))
-FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-DIFFERENCE = {"type": "number", "minimum": -1, "maximum": 1}
-SCALARS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
-MEANS = _every(METRICS, FRACTION)
-GROUP = {"allOf": [MEANS, _every(["users"], AT_LEAST_1)]}
-EPOCH = {"type": "object", "required": ["epoch", "loss", "seconds", "validation"], "properties": {
-    "epoch": AT_LEAST_1, "loss": NUMBER, "seconds": {"type": "number", "minimum": 0, "maximum": 10**9},
-    "validation": {**MEANS, "type": ["object", "null"]}}}
-POINTS = ("tsne", "cluster", "popularity", "item")
-MAP = {"type": "object", "required": [*POINTS], "properties": {
-    "tsne": _list(_list(NUMBER, 2, 2), 1), **dict.fromkeys(POINTS[1:], _list(COUNT, 1))}}
+class Scalars(Record, extra="allow"):
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_scalar)]]
+
+
+T = TypeVar("T")
+Interval = Annotated[list[T], Field(min_length=3, max_length=3), AfterValidator(_around_its_mean)]
+# In JSON 3.0 is a whole number too.
+Whole = Annotated[int, BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
+Count = Annotated[Whole, Field(ge=0)]
+AtLeast1 = Annotated[Whole, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
+some = partial(conlist, min_length=1)
 ROWS = {"steps": ("num_steps", "agreement"), "ensembles": ("ensemble",),         # the first tells the rows apart
         "uncertainty": ("lambda_uncertainty", "spread", "overlap", "diversity")}
-ANALYSIS = {"if": {"minProperties": 1}, "then": {      # {} where there is none
-    "required": ["users", "steps", "uncertainty", "ensembles", "map"],
-    "properties": {"users": AT_LEAST_1, "map": MAP, **{
-        part: _list({"allOf": [MEANS, _every(names, NUMBER)]}, 1) for part, names in ROWS.items()}}}}
-RULES = {
-    "parameters": SCALARS | {"required": [*KEY], "properties": {
-        **dict.fromkeys(("dataset", "settings", "variant"), TEXT), "seed": COUNT}},
-    "settings": _every(["model", "train"], SCALARS), "seed": COUNT, "versions": _every(["diffurec"], TEXT),
-    "machine": TEXT,
-    "data": {"type": "object", "required": ["name", "users", "items", "interactions", "checksum"], "properties": {
-        "name": TEXT, "users": AT_LEAST_1, "items": AT_LEAST_1, "interactions": AT_LEAST_1, "checksum": TEXT,
-        "file": {"type": ["string", "null"]}}},
-    "log": _list(EPOCH, 1), "best_epoch": COUNT, "finished": TEXT,
-    "metrics": _every(SPLITS, _every(MODELS, _every(METRICS, _list(FRACTION, 3, 3)))),
-    "differences": _every(SPLITS, _every(DIFFERENCES, _every(METRICS, _list(DIFFERENCE, 3, 3)))),
-    "groups": _every(MODELS, {"type": "object", "minProperties": 1, "additionalProperties": GROUP}),
-    "analysis": OBJECT | ANALYSIS, "ranks": _every(SPLITS, TEXT),
-}
-VALIDATOR = Draft202012Validator({"type": "object", "required": [*RULES], "properties": RULES})
+Map = record(("cluster", "popularity", "item"), some(Count),
+             tsne=some(conlist(float, min_length=2, max_length=2)))
+Analysis = record(["users"], AtLeast1, map=Map, **{
+    part: some(record(METRICS, Fraction, **dict.fromkeys(names, float))) for part, names in ROWS.items()})
+Group: Any = record(METRICS, Fraction, users=AtLeast1)
+Result = record(
+    ("machine", "finished"), str, seed=Count, best_epoch=Count, versions=record(["diffurec"], str),
+    parameters=record(("dataset", "settings", "variant"), str, Scalars, seed=Count),
+    settings=record(("model", "train"), Scalars),
+    data=record(("users", "items", "interactions"), AtLeast1, name=str, checksum=str, file=(str | None, None)),
+    log=some(record(["loss"], float, epoch=AtLeast1, seconds=Annotated[float, Field(ge=0, le=10**9)],
+                    validation=record(METRICS, Fraction) | None)),
+    metrics=record(SPLITS, record(MODELS, record(METRICS, Interval[Fraction]))),
+    differences=record(SPLITS, record(DIFFERENCES, record(METRICS, Interval[Difference]))),
+    groups=record(MODELS, Annotated[dict[str, Group], Field(min_length=1)]),
+    analysis=Annotated[Analysis, WrapValidator(lambda found, check: found if found == {} else check(found))],   # or none
+    ranks=record(SPLITS, str))
 
 
 def run_parameters(namespace):
@@ -132,25 +136,15 @@ def _checked(name, content):
     if not isinstance(content, dict) or "schema" not in content:
         raise ValueError(f"{name} is not a result of train.ipynb: it has no schema.")
     if type(content["schema"]) is not int or content["schema"] not in FORMS:
-        raise ValueError(f"{name} has schema {_short(content['schema'])}, and this version reads "
+        raise ValueError(f"{name} has schema {short(repr(content['schema']))}, and this version reads "
                          f"{' and '.join(map(str, FORMS))}.")
     try:
-        if error := next(VALIDATOR.iter_errors(content), None):
-            place = ".".join(map(str, error.absolute_path)) or "the result"
-            wrong = f" ({_short(error.instance)})" if error.validator != "required" else ""
-            rule = error.message if error.validator == "required" else f"{error.validator} {error.validator_value}"
-            raise ValueError(f"{_short(place, quote=False)}{wrong}: {rule}")
+        Result.model_validate(content)
         ranks = {split: _read_ranks(content, split) for split in SPLITS}
-        _check_means(content, ranks)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is damaged: {error}.") from error
+        _check_together(content, ranks)
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged: {fault(error)}.") from error
     return {**content, "ranks": ranks}
-
-
-def _short(value, quote=True):
-    """A value in one short line, for a sentence."""
-    text = repr(value) if quote else " ".join(value.split())
-    return text if len(text) <= 60 else text[:60] + "..."
 
 
 def _read_ranks(content, split):
@@ -160,7 +154,7 @@ def _read_ranks(content, split):
     words = content["ranks"][split].split(" ")
     for word in words:
         if not form.fullmatch(word):
-            raise ValueError(f"ranks.{split} holds {_short(word)}, which is no rank")
+            raise ValueError(f"ranks.{split} holds {short(repr(word))}, which is no rank")
     if len(words) != users:
         raise ValueError(f"ranks.{split} holds {len(words)} ranks and data.users is {users}")
     if content["schema"] == 2:
@@ -172,13 +166,8 @@ def _read_ranks(content, split):
     return ranks
 
 
-def _check_means(content, ranks):
+def _check_together(content, ranks):
     """ValueError if parts of the content contradict each other."""
-    for kind in ("metrics", "differences"):
-        for split, name, metric in itertools.product(SPLITS, MODELS if kind == "metrics" else DIFFERENCES, METRICS):
-            mean, low, high = content[kind][split][name][metric]
-            if not low - 1e-9 <= mean <= high + 1e-9:
-                raise ValueError(f"{kind}.{split}.{name}.{metric} is {mean}, outside its interval")
     for split, pairs in ranks.items():
         # In schema 2 the metrics were those at the middle place: for a tied user they can be another value.
         tolerance = 1e-6 + (float((pairs[:, 0] < pairs[:, 1]).mean()) if content["schema"] == 2 else 0)
@@ -193,7 +182,7 @@ def _check_means(content, ranks):
             if len({row[number] for row in analysis[part]}) < len(analysis[part]):
                 raise ValueError(f"analysis.{part} holds the same {number} twice")
         points = analysis["map"]
-        if len({len(points[name]) for name in POINTS}) > 1 or max(points["item"]) > content["data"]["items"]:
+        if len({len(points[name]) for name in Map.model_fields}) > 1 or max(points["item"]) > content["data"]["items"]:
             raise ValueError("analysis.map does not hold one item of the data for each of its points")
 
 
@@ -225,7 +214,7 @@ def label_runs(results, planned=()):
     names = sorted({name for p in (*planned, *(r["parameters"] for r in results)) for name in p})
     values = {name: {p.get(name) for p in (*planned, *(r["parameters"] for r in results))} for name in names}
     telling = [name for name in names if name not in KEY and len(values[name]) > 1]
-    checksums = {}
+    checksums: dict[str, Counter[str]] = {}
     for run in results:
         checksums.setdefault(run["parameters"]["dataset"], Counter())[run["data"]["checksum"]] += 1
     mixed = {dataset for dataset, found in checksums.items() if len(found) > 1}
@@ -237,7 +226,9 @@ def label_runs(results, planned=()):
             dataset += f" ({checksum[:8]})"
         return dataset, ", ".join([settings, *more]), variant, seed
 
-    runs, first, remarks = {}, {}, []
+    runs: dict[tuple, dict] = {}
+    first: dict[tuple, tuple] = {}
+    remarks = []
     for run in results:
         found = key(run["parameters"], run["data"]["checksum"])
         alike = setup(run), {name: run["data"][name] for name in ("users", "items", "interactions")}

@@ -9,7 +9,6 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
-import jsonschema
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -23,34 +22,6 @@ from .config import TrainConfig
 
 FORMAT = 2          # of what is written; weights are read from format 1 too
 COPIES = 8          # of the weights, at most, while a save goes on: twice weights and two moments, and two best weights
-
-_WHOLE, _TEXT, _NUMBER = {"type": "integer", "minimum": 0}, {"type": "string"}, {"type": "number"}
-_BEST = {"best_epoch": _WHOLE, "best_metric": _NUMBER, "bad_validations": _WHOLE}
-_FILE = {"type": "string", "pattern": r"^(last|best)-\d{4,}\.safetensors$"}         # nothing outside the directory
-
-
-def _object(required, optional=None, more=False):
-    return {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required),
-            "additionalProperties": more}
-
-
-STATE = jsonschema.Draft202012Validator(_object({
-    "format": _WHOLE, "num_items": {"type": "integer", "minimum": 1}, "data": _TEXT,
-    # The bounds are far above any model; without them the shapes of a hostile one could not be made up.
-    "model": {"type": "object", "properties": {
-        "num_blocks": {"maximum": 1000}, **dict.fromkeys(("hidden_size", "num_diffusion_steps"), {"maximum": 10**6})}},
-    "train": {"type": "object"},
-    "log": {"type": "array", "items": _object({
-        "epoch": _WHOLE, "loss": _NUMBER, "seconds": _NUMBER, "learning_rate": _NUMBER,
-        "validation": {"type": ["object", "null"], "additionalProperties": _NUMBER, "required": ["NDCG@10"]},
-    })},
-    **_BEST, "finished": {"type": ["string", "null"]},
-    "files": _object({"last": _FILE}, {"best": _FILE, "before": _FILE}),
-}, {
-    "version": _TEXT, "numbering": _TEXT, "processes": {"type": "integer", "minimum": 1},
-    "before": {"oneOf": [{"type": "null"}, _object(_BEST)]},
-    "stale": {"type": "array", "items": _FILE}, "scheduler": {},                    # the last of format 1
-}))
 
 
 class CheckpointError(Exception):
@@ -133,6 +104,9 @@ class Checkpoint:
 
     def read_state(self):
         """The content of state.json, checked; CheckpointError if it is absent, damaged or of another format."""
+        from ..base.records import fault
+        from .state import State
+
         path = self.directory / "state.json"
         try:
             state = json.loads(path.read_text(encoding="utf-8"), parse_constant=_minus_infinity)
@@ -147,8 +121,10 @@ class Checkpoint:
             raise CheckpointError(
                 f"{path} has format {found!r}, and this version reads {FORMAT}; train again into another directory."
             )
-        if (fault := next(STATE.iter_errors(state), None)) is not None:
-            raise self._damaged("state.json", f"at {fault.json_path}: {_short(fault.message)}")
+        try:
+            State.model_validate(state)
+        except ValueError as error:
+            raise self._damaged("state.json", fault(error)) from error
         if found == 1 and not state["best_epoch"]:
             state["files"].pop("best", None)                                    # named there before it is written
         if bool(state["best_epoch"]) != ("best" in state["files"]) or len(state["log"]) < state["best_epoch"]:
@@ -197,10 +173,6 @@ def _minus_infinity(constant):
     if constant != "-Infinity":                                                 # the best metric before there is one
         raise ValueError(constant)
     return float(constant)
-
-
-def _short(text):
-    return text if len(text) < 200 else f"{text[:200]} ..."
 
 
 def shapes(model):
