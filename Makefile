@@ -29,6 +29,7 @@ export OMP_WAIT_POLICY
 help:
 	@echo "make report      train and evaluate the small example (some minutes): reports/quickstart.html"
 	@echo "make test        run the tests, then every notebook, and compare the outputs with the committed ones"
+	@echo "make lint        check types and style"
 	@echo "make test-avx2   repeat the tests of the fast forms and some notebooks as on a processor without AVX-512"
 	@echo "make equations   write docs/equations.md, which line computes which equation, from the comments"
 	@echo "make bad-inputs  write docs/bad-inputs.md, what is said of each bad input, from the tests"
@@ -114,6 +115,13 @@ test-avx2: data
 equations: $(STAMP)
 	@$(RUN) tests/equations.py
 
+lint: $(STAMP)
+	@failed=0; \
+	$(RUN) -m ruff check || failed=1; \
+	$(RUN) -m mypy || failed=1; \
+	$(VENV)/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml || failed=1; \
+	exit $$failed
+
 bad-inputs: $(STAMP)
 	@$(RUN) -m pytest -q --write-bad-inputs
 
@@ -132,4 +140,4 @@ mutants: $(STAMP)
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test test-avx2 equations bad-inputs bench gpu-check mutants lab
+.PHONY: help report data test lint test-avx2 equations bad-inputs bench gpu-check mutants lab

@@ -2,7 +2,8 @@
 
     python benchmarks/bench.py [rates] [growth] [learning] [accuracy] [--out reports/benchmark]
 
-rates     training and evaluation on amazon-beauty and ml-1m against the paper's plain form, and the share of the peak of products
+rates     training and evaluation on amazon-beauty and ml-1m against the paper's plain form, and the share of the
+          peak of products
 growth    time of a step and peak memory (on a CPU: Linux only) for histories, catalogues and batches of growing size
 learning  validation by epoch with batches sorted by length, with random ones, and with sorted ones in bfloat16: a small model
           on amazon-toys, three seeds
@@ -346,8 +347,10 @@ def measure_learning():
         ndcg = {name: [100 * curve[epoch - 1] for curve in curves] for name, curves in found.items()}
         for name, values in ndcg.items():
             apart = [a - b for a, b in zip(values, ndcg["sorted"])]
-            print(f"  epoch {epoch}, validation NDCG@10, {name}: {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} "
-                  f"over {len(values)} seeds; less sorted {statistics.mean(apart):+.2f} ± {statistics.stdev(apart):.2f}", flush=True)
+            print(f"  epoch {epoch}, validation NDCG@10, {name}: "
+                  f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} "
+                  f"over {len(values)} seeds; less sorted {statistics.mean(apart):+.2f} ± {statistics.stdev(apart):.2f}",
+                  flush=True)
     return found
 
 

@@ -17,7 +17,7 @@ from .evaluation import (
 from .paper import NOISE_SCHEDULES, VARIANTS, DiffuRec, DiffuRecSys, GaussianDiffusion, ModelConfig
 from .training import PRESETS, CheckpointError, History, TrainConfig, configure_run, load_model, train
 
-DiffuRec.recommend = recommend      # for whoever has the model in hand; the paper's room knows no lists and no checks
+DiffuRec.recommend = recommend  # type: ignore[attr-defined]    # for whoever has the model in hand; the paper's room knows no lists and no checks
 
 
 def __getattr__(name):

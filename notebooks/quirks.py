@@ -104,7 +104,8 @@ def cut_into_pieces(data, least, most, count, seed=0):
 
 
 def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3):
-    """Trains in place, with the fast forms, for a fixed number of epochs; histories are padded to max_length, as in the released codes."""
+    """Trains in place with the fast forms for a fixed number of epochs; histories are padded to max_length, as in the
+    released codes."""
     examples = leave_one_out(data, "train", model.max_length)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)                              # order, steps and noise

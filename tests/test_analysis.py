@@ -244,7 +244,8 @@ def test_a_reconstruction_that_fails_leaves_the_models_mode_as_it_was():
     (lambda data, model: steps_needed(model, data, k=0), "^k must be a whole number of at least 1, but it is 0.$"),
     (lambda data, model: uncertainty(model, data, repeats=1), "^repeats must be a whole number of at least 2, but it is 1.$"),
     (lambda data, model: reconstruct(model, data, seed=-1), "the seed, must be a whole number of at least 0, but it is -1.$"),
-    (lambda data, model: reconstruct(model, make_data(num_items=30)), "^The model knows 20 items and the data set random has 30"),
+    (lambda data, model: reconstruct(model, make_data(num_items=30)),
+     "^The model knows 20 items and the data set random has 30"),
 ])
 def test_a_bad_argument_is_refused_in_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):

@@ -136,7 +136,7 @@ def test_with_equal_scores_for_all_every_place_is_possible():
 
 
 def test_the_expected_rank_is_the_mean_of_the_two_places():
-    data, table = make_data(), random_table()
+    table = random_table()
     prediction, targets = torch.arange(1, 21), torch.arange(20, 0, -1)
     places = tied_ranks(Table(table), prediction, targets)
     assert places.dtype == torch.int64 and (places[:, 0] < places[:, 1]).any()

@@ -372,7 +372,7 @@ def test_padding_does_not_change_what_the_fast_form_predicts(changes):
 
 @pytest.mark.parametrize("changes", VARIANTS[:2])
 def test_the_first_fifty_steps_of_training_are_those_of_the_plain_form(changes):
-    """In float64, so that fifty steps of Adam do not blow rounding up. A wrong gradient in any one weight shows within a few."""
+    """In float64, so that fifty steps of Adam do not blow rounding up. A wrong gradient in one weight shows within a few."""
     ours, theirs = two_models(changes)
     start = None
     optimizers = [torch.optim.Adam(m.parameters(), lr=3e-3, fused=fused) for m, fused in ((ours, True), (theirs, False))]

@@ -701,7 +701,8 @@ def test_an_odd_width_is_refused():
     (TrainConfig, "learningrate", "learning_rate"), (TrainConfig, "batchsize", "batch_size"),
 ])
 def test_an_unknown_setting_is_refused_with_the_nearest_known_one(refused, kind, wrong, meant):
-    with refused(f"the setting {wrong}", ValueError, match=rf"{kind.__name__} has no setting '{wrong}' \(did you mean '{meant}'\?\)"):
+    message = rf"{kind.__name__} has no setting '{wrong}' \(did you mean '{meant}'\?\)"
+    with refused(f"the setting {wrong}", ValueError, match=message):
         kind.from_dict({wrong: 1})
 
 

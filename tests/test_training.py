@@ -264,7 +264,6 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path):
     for reported in (1, 1, 2, 3, 2):
         with subprocess.Popen([sys.executable, "-c", script, tmp_path / "run"], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline().startswith("epoch ")
-            start = time.perf_counter()
             for _ in range(reported - 1):
                 process.stdout.readline()
             time.sleep(rng.uniform(0, 1.5) * whole[0].log[-1]["seconds"])
@@ -401,7 +400,8 @@ def test_a_state_that_is_json_and_no_state_is_one_sentence(tmp_path, refused, wh
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\x00", "{" + "1" * 10**6])
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\x00",
+                                     "{" + "1" * 10**6])
 def test_a_state_that_is_hardly_json_is_one_sentence(tmp_path, content):
     (tmp_path / "state.json").write_text(content)
     with pytest.raises(CheckpointError, match="state.json is missing or damaged"):

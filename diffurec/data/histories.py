@@ -15,10 +15,11 @@ def left_padded(histories: Iterable, num_items: int, max_length: int) -> torch.T
     empty or all-padding histories, and for ids that are no whole numbers in 1..num_items.
     """
     padded = isinstance(histories, (torch.Tensor, np.ndarray))
-    rows = [row.numpy(force=True) if isinstance(row, torch.Tensor) else row for row in histories]
-    if not rows:
+    given = [row.numpy(force=True) if isinstance(row, torch.Tensor) else row for row in histories]
+    if not given:
         raise ValueError("histories is empty; give at least one history.")
-    for user, row in enumerate(rows):
+    rows = []
+    for user, row in enumerate(given):
         try:
             ids = np.asarray(row)
         except ValueError:                                                       # sequences within a sequence
@@ -38,6 +39,6 @@ def left_padded(histories: Iterable, num_items: int, max_length: int) -> torch.T
                 f"History {user} holds the id 0, which is no item but the padding of a tensor's rows, on their "
                 "left alone; leave it out."
             )
-        rows[user] = torch.from_numpy(ids[-max_length:].astype(np.int64))
+        rows.append(torch.from_numpy(ids[-max_length:].astype(np.int64)))
     length = max(len(row) for row in rows)
     return torch.stack([F.pad(row, (length - len(row), 0)) for row in rows])

@@ -59,7 +59,7 @@ def check_plain(content):
             begin = at + 1 + COUNTED[code]
             at = begin + int.from_bytes(content[at + 1:begin], "little")
         else:
-            known = pickletools.code2op.get(chr(code))
+            known = {op.code: op for op in pickletools.opcodes}.get(chr(code))
             raise DataError(f"The pickle has the instruction {known.name if known else hex(code)}, which whole "
                             "numbers, strings, lists and dicts do not need: it was refused and nothing was executed.")
 

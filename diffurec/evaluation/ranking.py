@@ -125,11 +125,12 @@ def tied_ranks(model: Model, prediction: Any, targets: torch.Tensor) -> torch.Te
     def chunks():
         return zip(spans, kept or (model.score_items(prediction, *span) for span in spans))
 
-    own, finite = 0, True
+    own: torch.Tensor | float = 0.0
+    finite = []
     for (first, _), scores in chunks():
-        finite = torch.stack(scores.aminmax()).isfinite().all() & finite         # the extremes are NaN if any is
+        finite.append(torch.stack(scores.aminmax()).isfinite().all())            # the extremes are NaN if any is
         own = own_scores(scores, targets, first, own)                            # [B, 1]
-    if not finite:
+    if not torch.stack(finite).all():
         raise FloatingPointError("The model gives scores that are not finite; it cannot be ranked.")
     above = torch.zeros(len(targets), dtype=torch.int64, device=targets.device)
     equal = torch.zeros_like(above)

@@ -102,8 +102,9 @@ class Attention(paper.Attention):       # plain: paper.Attention
     def forward(self, queries, memory, key_mask=None):
         if queries.device.type == "cpu":
             return super().forward(queries, memory, key_mask)
+        query, key, value = self.project(queries, memory)
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        heads = F.scaled_dot_product_attention(*self.project(queries, memory), attn_mask=mask)
+        heads = F.scaled_dot_product_attention(query, key, value, mask)
         return self.out(heads.transpose(1, 2).flatten(2))
 
 
@@ -145,7 +146,7 @@ class DiffuRec(paper.DiffuRec):         # plain: paper.DiffuRec
 
     def embed_history(self, histories):
         embedded, key_mask = super().embed_history(histories)
-        return embedded, None if bool(key_mask[:, 0].all()) else key_mask        # left-padded: column 0 tells
+        return embedded, None if key_mask is None or bool(key_mask[:, 0].all()) else key_mask    # left-padded: column 0 tells
 
     def predict_x_start(self, *arguments):
         compute = super().predict_x_start

@@ -44,7 +44,7 @@ def fast_matmul() -> Iterator[None]:
     PyTorch knows this as leave to compute in bfloat16, which oneDNN has no use for without AMX: it computes in float32.
     Where there is AMX the products would lose digits, so there, as on other processors, all stays as it is.
     """
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     if chosen_forms()["onednn_products"]:
         matmul.fp32_precision = "bf16"

@@ -7,14 +7,15 @@ z  item distributions z_1..z_n           x_0_hat  f's estimate of the target's e
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import nn
 
-from .config import ModelConfig
+from .config import Activation, ModelConfig
 
-ACTIVATIONS = {"gelu": partial(nn.GELU, approximate="tanh"), "relu": nn.ReLU}
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"gelu": partial(nn.GELU, approximate="tanh"), "relu": nn.ReLU}
 
 
 class Attention(nn.Module):
@@ -44,8 +45,8 @@ class Attention(nn.Module):
 
     def forward(self, queries: torch.Tensor, memory: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
-        query, key, value = self.project(queries, memory)                       # [B, H, Q, d/H], twice [B, H, L, d/H]
-        mixed = self.shares(query, key, key_mask) @ value                       # [B, H, Q, d/H]
+        query, key, value = self.project(queries, memory)                        # [B, H, Q, d/H], twice [B, H, L, d/H]
+        mixed = self.shares(query, key, key_mask) @ value                        # [B, H, Q, d/H]
         return self.out(mixed.transpose(1, 2).flatten(2))                        # [B, Q, H, d/H] -> [B, Q, d]
 
     def weights(self, queries: torch.Tensor, memory: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -59,14 +60,15 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        d = config.hidden_size
-        self.attention_norm = nn.LayerNorm(d, eps=1e-12)
+        d = config.hidden_size                                                   # in and out, so that blocks stack
+        self.attention_norm = nn.LayerNorm(d, eps=1e-12)                         # eps as in BERT
         self.attention = Attention(d, config.num_heads)
         self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
-        self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), ACTIVATIONS[config.activation](), nn.Linear(4 * d, d))
+        widen, narrow = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+        self.feed_forward = nn.Sequential(widen, ACTIVATIONS[config.activation](), narrow)
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.xavier_normal_(self.feed_forward[0].weight)
-        nn.init.xavier_normal_(self.feed_forward[2].weight)
+        nn.init.xavier_normal_(widen.weight)                                     # weights alone; biases as in PyTorch
+        nn.init.xavier_normal_(narrow.weight)
 
     def forward(self, x: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         """[B, L, d] -> [B, L, d]."""
@@ -83,8 +85,8 @@ class StepEmbedding(nn.Module):
     def __init__(self, hidden_size: int, num_steps: int, max_period: int = 10_000):
         super().__init__()
         self.scale = 1000 / num_steps                                            # as if there were 1,000 steps
-        half = hidden_size // 2
-        frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)
+        half = hidden_size // 2                                                  # half cosines, half sines
+        frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)  # [d/2], from 1 down to nearly 1/max_period
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.mlp = nn.Sequential(
             nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size)
@@ -105,7 +107,7 @@ class Approximator(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.dropout = nn.Dropout(config.dropout)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)                  # closes the stack: x_0_hat has one scale
 
     def forward(self, z: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         for block in self.blocks:

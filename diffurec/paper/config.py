@@ -16,13 +16,14 @@ Precision = Literal["float32", "bfloat16"]  # bfloat16: products in 16 bits by t
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
+@dataclass(frozen=True)
 class Config:
     """What both configurations share: building from a mapping that may come from a file or a notebook."""
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
         """The configuration holding `settings`; ValueError on a key that is not a setting."""
-        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]    the subclasses are dataclasses
+        known = [f.name for f in fields(cls)]
         for key in settings:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)

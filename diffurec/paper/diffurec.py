@@ -40,18 +40,18 @@ class DiffuRec(nn.Module):
     def __init__(self, num_items: int, config: ModelConfig = ModelConfig()):
         super().__init__()
         self.num_items, self.config = whole(num_items, "num_items"), config
-        d = config.hidden_size
+        d = config.hidden_size                                                   # of items, histories and steps alike
         self.item_embedding = nn.Embedding(num_items + 1, d, padding_idx=0)      # e_0..e_I; e_0, the padding, stays 0
-        nn.init.normal_(self.item_embedding.weight, std=config.embedding_std)
+        nn.init.normal_(self.item_embedding.weight, std=config.embedding_std)    # the released code: 1, PyTorch's own
         with torch.no_grad():
             self.item_embedding.weight[0] = 0
-        self.history_dropout = nn.Dropout(config.embedding_dropout)
+        self.history_dropout = nn.Dropout(config.embedding_dropout)              # on the history alone, not on the target
         self.history_norm = nn.LayerNorm(d, eps=1e-12)
         self.diffusion = GaussianDiffusion(
             config.num_diffusion_steps, config.noise_schedule, config.offset_noise, config.offset_strength
         )
-        self.step_embedding = StepEmbedding(d, config.num_diffusion_steps)
-        self.approximator = Approximator(config)
+        self.step_embedding = StepEmbedding(d, config.num_diffusion_steps)       # d_s
+        self.approximator = Approximator(config)                                 # f
         # Last, so that the other weights start alike with and without it.
         self.cross_attention = Attention(d, config.num_heads) if config.cross_attention else None
         self.cross_dropout = nn.Dropout(config.dropout)
@@ -70,9 +70,9 @@ class DiffuRec(nn.Module):
 
     def draw_lambda(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
         """l_i ~ N(delta, delta), elementwise; delta is mean and standard deviation."""
-        delta = self.config.lambda_uncertainty
+        delta = self.config.lambda_uncertainty                                   # 0.001 in both papers
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.item_embedding.weight.dtype)
-        return noise.add_(1).mul_(delta)
+        return noise.add_(1).mul_(delta)                                         # delta (1 + noise)
 
     def _noisy_target(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return (x_t + self.step_embedding(t)).unsqueeze(1)                       # x_s + d_s: [B, 1, d], for all positions
@@ -94,7 +94,7 @@ class DiffuRec(nn.Module):
         if self.cross_attention is None:
             return torch.addcmul(embedded, lambda_, target)                      # [2] eq. 15: e_i + l_i (x_s + d_s)
         asked = self.cross_attention(lambda_ * target, embedded, key_mask)       # [2] eq. 16: one query per position
-        return embedded + self.cross_dropout(asked)
+        return embedded + self.cross_dropout(asked)                              # [B, L, d], around the history
 
     def predict_x_start(self, embedded, key_mask, x_t, t, lambda_) -> torch.Tensor:
         """x_0_hat = f(z_1..z_n). embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, d]."""
@@ -111,7 +111,7 @@ class DiffuRec(nn.Module):
             raise ValueError("This model has no cross-attention; make it with ModelConfig(cross_attention=True).")
         embedded, key_mask = self.embed_history(histories)
         queries = self.draw_lambda(embedded.shape, generator) * self._noisy_target(x_t, t)
-        return self.cross_attention.weights(queries, embedded, key_mask)
+        return self.cross_attention.weights(queries, embedded, key_mask)         # [B, H, L, L]
 
     def forward(self, histories, targets, t, noise, generator=None) -> torch.Tensor:  # [2] Algorithm 1: training
         """Cross-entropy of x_0_hat . e_j over the catalogue, per example: [B].
@@ -123,7 +123,7 @@ class DiffuRec(nn.Module):
         x_start = self.item_embedding(targets)                                   # [2] eq. 19: x_0, [B, d]
         x_t = self.diffusion.q_sample(x_start, t, noise)                         # [B, d]
         x_start_hat = self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
-        return self.cross_entropy(x_start_hat, targets)
+        return self.cross_entropy(x_start_hat, targets)                          # [B]
 
     def cross_entropy(self, x_start: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """-log softmax_j(x_0_hat . e_j)[target] over the items j = 1..I: [B, d], [B] -> [B]."""
@@ -159,7 +159,7 @@ class DiffuRec(nn.Module):
 
         if ensemble is None:
             return sample(num_steps)
-        num_steps = 1 if num_steps is None else num_steps
+        num_steps = 1 if num_steps is None else num_steps                        # one is enough where the steps agree
         members = [sample(num_steps) for _ in range(whole(ensemble, "ensemble"))]   # [2] Algorithm 3: each from its own x_T
         return Ensemble(torch.stack(members, dim=1), torch.stack([self.log_normalizer(x) for x in members], dim=1))
 
@@ -177,8 +177,8 @@ class DiffuRec(nn.Module):
         if not isinstance(prediction, Ensemble):
             return prediction @ self.item_embedding.weight[first:last].T         # [2] eq. 26: the largest is recommended
         members = zip(prediction.x_start.unbind(1), prediction.log_normalizer.unbind(1))
-        log_shares = (self.score_items(x, first, last) - z.unsqueeze(1) for x, z in members)
-        return reduce(torch.logaddexp, log_shares) - math.log(prediction.x_start.shape[1])
+        log_shares = (self.score_items(x, first, last) - z.unsqueeze(1) for x, z in members)  # log softmax, [B, .] each
+        return reduce(torch.logaddexp, log_shares) - math.log(prediction.x_start.shape[1])  # log of their mean
 
 
 class DiffuRecSys(DiffuRec):

@@ -20,9 +20,9 @@ from .config import NoiseSchedule, OffsetNoise
 
 def _betas_from_alpha_bar(alpha_bar: Callable[[float], float], num_steps: int, max_beta: float = 0.999) -> np.ndarray:
     """betas whose cumulative product of (1 - beta) follows alpha_bar(u), u in 0..1 (Nichol & Dhariwal 2021)."""
-    u = np.arange(num_steps + 1) / num_steps
-    survival = np.array([alpha_bar(x) for x in u])
-    return np.minimum(1 - survival[1:] / survival[:-1], max_beta)
+    u = np.arange(num_steps + 1) / num_steps                                     # [T + 1], from 0 to 1
+    survival = np.array([alpha_bar(x) for x in u])                               # [T + 1], how much signal is left
+    return np.minimum(1 - survival[1:] / survival[:-1], max_beta)                # below 1: with b_T = 1 nothing would be left
 
 
 def linear(num_steps: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def linear(num_steps: int) -> np.ndarray:
 def truncated_linear(num_steps: int) -> np.ndarray:
     """DiffuRec's schedule: linear, raised by 0.01; an end above 1 (T < 21) is lowered to scale * 0.001 + 0.01."""
     scale = 1000 / num_steps
-    start, end = scale * 0.0001 + 0.01, scale * 0.02 + 0.01
+    start, end = scale * 0.0001 + 0.01, scale * 0.02 + 0.01                      # at T = 32: from 0.0131 to 0.635
     if end > 1:
         end = scale * 0.001 + 0.01
     return np.linspace(start, end, num_steps)
@@ -55,7 +55,7 @@ def truncated_cosine(num_steps: int) -> np.ndarray:
     def alpha_bar(u):
         return math.cos((u + 0.1) / 1.1 * math.pi / 2) ** 2
 
-    shifted = _betas_from_alpha_bar(alpha_bar, num_steps)[:-1]
+    shifted = _betas_from_alpha_bar(alpha_bar, num_steps)[:-1]                   # [T - 1]
     return np.concatenate([[1 - alpha_bar(0)], shifted])
 
 
@@ -78,18 +78,18 @@ class GaussianDiffusion(nn.Module):
     ):
         super().__init__()
         self.offset_noise, self.offset_strength = offset_noise, offset_strength
-        betas = NOISE_SCHEDULES[noise_schedule](num_steps)                     # [T], b_s
-        alphas_cumprod = np.cumprod(1 - betas)                                 # [T], A_s
+        betas = NOISE_SCHEDULES[noise_schedule](num_steps)                       # [T], b_s
+        alphas_cumprod = np.cumprod(1 - betas)                                   # [T], A_s
         if not ((betas > 0).all() and (betas <= 1).all()):
             raise ValueError(f"The {noise_schedule} schedule leaves (0, 1] at {num_steps} steps; take more steps.")
-        self.num_steps = num_steps
+        self.num_steps = num_steps                                               # T
         # Buffers that follow the model to its device but are not saved: the schedule's name recreates them.
         self.register_buffer("betas", torch.tensor(betas, dtype=torch.float32), persistent=False)
         self.register_buffer("alphas_cumprod", torch.tensor(alphas_cumprod, dtype=torch.float32), persistent=False)
         # 1 - A_s from float64, because a rounded A_s near 1 leaves it few right digits.
         for name, values in (("sqrt_alphas_cumprod", alphas_cumprod), ("sqrt_one_minus_alphas_cumprod", 1 - alphas_cumprod)):
             self.register_buffer(name, torch.tensor(np.sqrt(values), dtype=torch.float32), persistent=False)
-        self._alphas_cumprod = alphas_cumprod                                  # float64, for the coefficients
+        self._alphas_cumprod = alphas_cumprod                                    # float64, for the coefficients
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
         """eps of the forward process, shape [..., d]: N(0, I) moved by offset noise of strength r, if that is on.
@@ -103,7 +103,7 @@ class GaussianDiffusion(nn.Module):
         def randn(*shape):
             return torch.randn(shape, generator=generator, device=self.betas.device)
 
-        noise = randn(*shape)
+        noise = randn(*shape)                                                    # eps ~ N(0, I), [..., d]
         if self.offset_noise == "none" or self.offset_strength == 0:
             return noise
         if self.offset_noise == "constant":
@@ -126,10 +126,10 @@ class GaussianDiffusion(nn.Module):
         a_t = self._alphas_cumprod[t]                                            # A_s
         a_prev = self._alphas_cumprod[t_prev] if t_prev >= 0 else 1.0            # A_0 = 1: x_0 has no noise
         alpha = a_t / a_prev                                                     # of all that was left out in between
-        beta = 1 - alpha
-        c_start = math.sqrt(a_prev) * beta / (1 - a_t)
+        beta = 1 - alpha                                                         # b
+        c_start = math.sqrt(a_prev) * beta / (1 - a_t)                           # how much of x_0_hat
         c_t = math.sqrt(alpha) * (1 - a_prev) / (1 - a_t)                        # [2] prints sqrt(A_s) for its first factor
-        variance = (1 - a_prev) / (1 - a_t) * beta
+        variance = (1 - a_prev) / (1 - a_t) * beta                               # the posterior's, not b_s
         return c_start, c_t, variance
 
     def respaced_steps(self, num_steps: int | None = None) -> list[int]:
@@ -149,12 +149,12 @@ class GaussianDiffusion(nn.Module):
 
         x_prev = c_0 x_0_hat + c_s x_t + sqrt(var) eps'; the last step has var = 0 and c_s = 0, so it returns x_0_hat.
         """
-        steps = self.respaced_steps(num_steps)
+        steps = self.respaced_steps(num_steps)                                   # [T-1, ..., 0], or some of them
         for t, t_prev in zip(steps, steps[1:] + [-1]):
             x_start = predict_x_start(x_t, torch.full((len(x_t),), t, device=x_t.device))   # x_0_hat, [B, d]
             c_start, c_t, variance = self.posterior_coefficients(t, t_prev)
             x_t = c_start * x_start + c_t * x_t                                  # [2] eq. 23: the mean
             if t_prev >= 0:                                                      # no noise on x_0 itself
-                noise = torch.randn(x_t.shape, generator=generator, device=x_t.device, dtype=x_t.dtype)
-                x_t = x_t + math.sqrt(variance) * noise
+                noise = torch.randn(x_t.shape, generator=generator, device=x_t.device, dtype=x_t.dtype)  # [B, d]
+                x_t = x_t + math.sqrt(variance) * noise                          # [2] prints the variance, without its root
         return x_t

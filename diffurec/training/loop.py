@@ -6,11 +6,10 @@ epoch exactly as if nothing had happened, without any random state in the checkp
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -20,7 +19,7 @@ from ..base import distributed
 from ..base.checks import whole
 from ..base.seeds import stream_seed
 from ..data.dataset import Dataset
-from ..data.splits import Examples, leave_one_out, length_batches
+from ..data.splits import leave_one_out, length_batches
 from ..evaluation import evaluate
 from ..fast import fast_matmul, install, kept_memory, warn_of_emulated_bfloat16
 from ..paper import DiffuRec
@@ -154,7 +153,8 @@ class _Run:
         # What must agree for a resumed run to be the same run, to the last bit.
         self.identity = {
             "version": __version__, "processes": distributed.world_size(), "num_items": model.num_items,
-            "data": data.checksum, "numbering": data.numbering, "model": asdict(model.config), "train": training_settings(config),
+            "data": data.checksum, "numbering": data.numbering, "model": asdict(model.config),
+            "train": training_settings(config),
         }
         self.checkpoint = None if directory is None else Checkpoint(directory)
         if distributed.world_size() > 1:
@@ -172,27 +172,27 @@ class _Run:
             failure = None
             if distributed.rank() == 0:
                 try:
-                    self._take(held, resume, say)
+                    self._take(self.checkpoint, held, resume, say)
                 except CheckpointError as error:
                     failure = error
             if failure := distributed.from_first(failure):                      # all processes stop, or none
                 raise failure
             if self.checkpoint.exists:
-                self._restore()
+                self._restore(self.checkpoint)
             yield
 
-    def _take(self, held, resume, say):
+    def _take(self, checkpoint, held, resume, say):
         size = COPIES * sum(tensor.nbytes for tensor in self.model.state_dict().values())
-        self.checkpoint.prepare(size)
-        held.enter_context(self.checkpoint.locked(wait=resume, say=say))
-        if self.checkpoint.exists and not resume:
+        checkpoint.prepare(size)
+        held.enter_context(checkpoint.locked(wait=resume, say=say))
+        if checkpoint.exists and not resume:
             raise CheckpointError(
-                f"{self.checkpoint.directory} already holds a run; pass resume=True to go on with it, or choose another "
+                f"{checkpoint.directory} already holds a run; pass resume=True to go on with it, or choose another "
                 "directory."
             )
 
-    def _restore(self):
-        checkpoint, weights = self.checkpoint, shapes(self.model)
+    def _restore(self, checkpoint):
+        weights = shapes(self.model)
         state = checkpoint.read_state()
         check_settings(state, checkpoint.directory, **self.identity)
         self.history = History(**{name: state[name] for name in History.__dataclass_fields__})
@@ -245,14 +245,14 @@ class _Run:
                 self.best_weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         history.finished = self._reason_to_stop()
         if self.checkpoint is not None and distributed.rank() == 0:
-            self._save(improved)
+            self._save(self.checkpoint, improved)
 
-    def _save(self, improved):
+    def _save(self, checkpoint, improved):
         last = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             last |= {f"optimizer.{i}.{key}": t for key, t in moments.items()}
         state = {**self.identity, **asdict(self.history), "before": self.before}
-        self.checkpoint.save(state, last, self.best_weights if improved else None)
+        checkpoint.save(state, last, self.best_weights if improved else None)
 
     def restore_best(self):
         if self.best_weights is not None:
