@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffurec import ModelConfig, TrainConfig, mean_metrics
-from diffurec.results import (
+from diffurec.lab.results import (
     DIFFERENCES, METRICS, MODELS, RULES, RUN, SCHEMA, SPLITS, file_digest, label_runs, read_result, read_results,
     run_parameters, write_result,
 )
