@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from diffurec import __version__
+from diffurec import __version__, command
 from diffurec.base import places
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """command(*arguments) runs `diffurec` of the wheel in a folder of its own, which it has as `folder`."""
+    """installed(*arguments) runs `diffurec` of the wheel in a folder of its own, installed.folder."""
     base = tmp_path_factory.mktemp("installed")
     source, venv, folder = base / "source", base / "venv", base / "elsewhere"
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -37,22 +37,21 @@ def installed(tmp_path_factory):
     wheel, = base.glob("*.whl")
     subprocess.run([*pip, "--python", venv, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True, timeout=300)
     folder.mkdir()
-    outer = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "DIFFUREC"))}
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "DIFFUREC"))}
+    variables["JUPYTER_PATH"] = str(Path(sys.prefix, "share", "jupyter"))        # nbconvert's templates are no package
 
-    def command(*arguments, program=venv / "bin" / "diffurec"):
-        return subprocess.run([program, *arguments], cwd=folder, env=outer, capture_output=True, text=True, timeout=300)
+    def run(*arguments, program="diffurec"):
+        return subprocess.run([venv / "bin" / program, *arguments], cwd=folder, env=variables, capture_output=True, text=True,
+                              timeout=300)
 
-    command.folder, command.python, command.wheel = folder, venv / "bin" / "python", wheel
-    return command
+    run.folder, run.wheel = folder, wheel
+    return run
 
 
 def test_the_command_is_there_and_the_wheel_is_small(installed):
     done = installed("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"diffurec {__version__}\n", "")
     assert installed.wheel.stat().st_size < 6e6
-    assert installed("-m", "diffurec", "--version", program=installed.python).stdout == done.stdout
-    where = installed("-c", "import diffurec; print(diffurec.__file__)", program=installed.python).stdout
-    assert str(ROOT) not in where and "site-packages" in where
 
 
 def test_a_grid_of_ones_own_runs_from_another_folder(installed):
@@ -74,8 +73,8 @@ def test_a_grid_of_ones_own_runs_from_another_folder(installed):
     assert 'dataset = \\"own.csv\\"' in text and str(installed.folder) not in text
 
 
-def test_the_notebooks_are_copied_once_and_read_what_came_with_them(installed, told):
-    done = installed("copy", "mine")
+def test_the_notebooks_are_copied_and_read_what_came_with_them(installed):
+    done = installed("-m", "diffurec", "copy", "mine", program="python")
     assert done.returncode == 0 and done.stderr == ""
     mine = installed.folder / "mine"
     copied = {str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file()}
@@ -83,19 +82,27 @@ def test_the_notebooks_are_copied_once_and_read_what_came_with_them(installed, t
     assert done.stdout == f"{len(copied)} files are in mine: open mine/notebooks in JupyterLab.\n"
     assert (mine / "notebooks" / "01_sequential_recommendation.ipynb").read_bytes() == (
         ROOT / "notebooks" / "01_sequential_recommendation.ipynb").read_bytes()
-    table = installed("-c", "import sys; sys.path.insert(0, 'mine/notebooks'); import so_far; print(so_far.table('baseline'))",
-                      program=installed.python)
-    assert "baseline" in table.stdout and "11." in table.stdout, table.stderr
-    (mine / "notebooks" / "so_far.py").write_text("# mine\n")
-    for directory, said in (("mine", "mine/notebooks/01_sequential_recommendation.ipynb is there already, so nothing was "
-                                     "copied; choose another directory.\n"),
-                            ("own.csv", "Cannot copy to own.csv (File exists); choose a directory that can be written to, "
-                                        "with 10 MB left.\n")):
-        (installed.folder / "own.csv").touch()
-        done = installed("copy", directory)
-        assert (done.returncode, done.stderr, done.stdout) == (2, said, "")
-        told(f"`copy` to {'a directory with a copy' if directory == 'mine' else 'a file'}", said)
-    assert (mine / "notebooks" / "so_far.py").read_text() == "# mine\n"
+    done = installed("-c", "import sys; sys.path.insert(0, 'mine/notebooks'); import so_far, diffurec\n"
+                           "print(so_far.table('baseline'), diffurec)", program="python")
+    assert "11.98 ± 0.98" in done.stdout and "site-packages/diffurec/" in done.stdout, done.stderr
+
+
+def test_nothing_is_copied_over_what_is_there(tmp_path, capsys, told):
+    mine = tmp_path / "copy"
+    assert command.main(["copy", str(mine)]) == 0
+    assert capsys.readouterr().out.endswith(f" files are in {mine}: open {mine / 'notebooks'} in JupyterLab.\n")
+    (mine / "notebooks" / "so_far.py").write_text("# mine")
+    (mine / "notebooks" / "quirks.py").unlink()
+    (tmp_path / "file").touch()
+    first = mine / "notebooks" / "01_sequential_recommendation.ipynb"
+    for what, directory, there in (("a directory that has one", mine, first), ("a file", tmp_path / "file", None)):
+        assert command.main(["copy", str(directory)]) == 2
+        said, errors = capsys.readouterr()
+        assert said == "" and errors == (
+            f"{there} is there already, so nothing was copied; choose another directory.\n" if there else
+            f"Cannot copy to {directory} (Not a directory); choose a directory that can be written to, with 10 MB left.\n")
+        told(f"`copy` to {what}", errors)
+    assert (mine / "notebooks" / "so_far.py").read_text() == "# mine" and not (mine / "notebooks" / "quirks.py").exists()
 
 
 def test_a_torch_that_is_too_old_is_named(tmp_path, told):

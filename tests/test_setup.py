@@ -156,7 +156,8 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    targets = ["report", "test", "test-avx2", "bad-inputs", "lab", "bench", "gpu-check", "mutants", "data", "help"]
+    targets = ["report", "test", "lint", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "mutants", "data",
+               "help"]
     assert [line.split()[1] for line in done.stdout.splitlines()] == targets
     assert not (copy / ".venv").exists()
 
@@ -367,7 +368,7 @@ def test_ci_runs_the_tests_on_both_kinds_of_processor():
     run = ROOT / ".ci" / "run"
     assert os.access(run, os.X_OK)
     assert run.read_text().splitlines()[1] == "set -euo pipefail"
-    assert run.read_text().splitlines()[-2:] == ["make test", "make test-avx2"]
+    assert run.read_text().splitlines()[-3:] == ["make lint", "make test", "make test-avx2"]
 
 
 def sanitized(text):

@@ -71,7 +71,7 @@ def read_parameters(notebook: Path, needed: Iterable[str]) -> dict[str, Any]:
         cells = nbformat.read(notebook, as_version=4).cells
         source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
         pairs = [(s.target if isinstance(s, ast.AnnAssign) else s.targets[0], s.value) for s in ast.parse(source).body]
-        defaults = {target.id: ast.literal_eval(value) for target, value in pairs}
+        defaults = {target.id: ast.literal_eval(value) for target, value in pairs}      # type: ignore[union-attr]
     except OSError as error:
         raise LaunchError(f"The notebook {notebook} cannot be read ({error.strerror}); restore it.") from error
     except StopIteration:
@@ -124,15 +124,15 @@ def expand(grid: Grid, defaults: Mapping[str, Any], out: Path) -> list[Run]:
         raise LaunchError(f"{grid.name}: its axes make {count:,} cells, and {MOST_RUNS:,} are the most; "
                           "shorten the lists.")
     runs = {}
-    for values in itertools.product(*axes.values()):
-        given = {**parameters, **dict(zip(axes, values))}
-        parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, values)] or [grid.name]
+    for point in itertools.product(*axes.values()):
+        given = {**parameters, **dict(zip(axes, point))}
+        parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, point)] or [grid.name]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts)).strip(".-")
         if len(name) > LONGEST_NAME:
             digest = hashlib.sha256(name.lower().encode()).hexdigest()[:12]
             name = f"{name[:LONGEST_NAME - 13]}-{digest}"
         if not name:
-            raise LaunchError(f"{grid.name}: no file can be named after {values}; change the axes.")
+            raise LaunchError(f"{grid.name}: no file can be named after {point}; change the axes.")
         if name.lower() == "report":
             raise LaunchError(f"{grid.name}: a cell would be named report, and its files be taken for the report's; "
                               f"change the {'axes' if axes else 'name of the grid'}.")

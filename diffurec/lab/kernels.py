@@ -47,7 +47,7 @@ def environment(caller: Mapping[str, str], settings: Path) -> dict[str, str]:
         if kept.get(name):
             kept[name] = str(Path(kept[name]).resolve())        # the kernels have another working directory
     fixed = {"IPYTHONDIR": str(settings), "PYTHONNOUSERSITE": "1"}
-    if matplotlib := find_spec("matplotlib"):
+    if (matplotlib := find_spec("matplotlib")) and matplotlib.origin:
         fixed["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
     return {"OMP_WAIT_POLICY": "passive", **kept, **fixed}
 
@@ -86,9 +86,9 @@ class ThisInterpreter(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         return KernelSpec(**get_kernel_dict())
 
-    async def start_kernel(self, **options: Any) -> None:
+    async def start_kernel(self, **options: Any) -> None:       # type: ignore[override]    # as AsyncKernelManager's
         kernels = self.kernels
         await super().start_kernel(**options, env=environment(os.environ, Path(kernels.settings.name)) | kernels.more)
-        kernels.processes.append(self.provisioner.process)
+        kernels.processes.append(self.provisioner.process)      # type: ignore[union-attr]  # the local one's
         if kernels.stopped:
             kernels.stop()
