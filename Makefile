@@ -80,10 +80,10 @@ $(STAMP): requirements.txt pyproject.toml
 	@pwd -P > $(STAMP)
 
 report: $(STAMP)
-	@$(RUN) -m diffurec.experiments quickstart --out reports
+	@$(RUN) -m diffurec run quickstart --out reports
 
 data: $(STAMP)
-	@$(RUN) -m diffurec.fetch ml-100k
+	@$(RUN) -m diffurec fetch ml-100k
 
 NBVAL := $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --durations=10 \
 	--nbval-sanitize-with=notebooks/sanitize.cfg

@@ -1,19 +1,17 @@
-"""Fetches named data sets beforehand and prints what they hold: python -m diffurec.fetch ml-100k ..."""
+"""Fetches named data sets beforehand and prints what they hold: `diffurec fetch ml-100k`, or python -m diffurec.fetch."""
 
-import argparse
 import logging
 import sys
+from collections.abc import Iterable
 
-from .data import KNOWN, DataError, load_dataset
+from .data import DataError, load_dataset
 
 
-def main(arguments=None):
+def main(names: Iterable[str]) -> int:
     """The exit code: 0 when every set named could be loaded, 1 and the sentence that says why when one could not."""
-    parser = argparse.ArgumentParser(prog="python -m diffurec.fetch", description="Fetch data sets and describe them.")
-    parser.add_argument("names", nargs="+", metavar="NAME", help=f"one of {', '.join(KNOWN)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        for name in parser.parse_args(arguments).names:
+        for name in names:
             print(load_dataset(name).summary())
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
@@ -28,4 +26,6 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from .command import main as command
+
+    sys.exit(command(["fetch", *sys.argv[1:]]))

@@ -20,10 +20,11 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from diffurec import __version__, experiments, kernels, load_interactions
-from diffurec.grids import Grid, check_run
-from diffurec.progress import Lines, Progress
-from diffurec.results import file_digest, write_result
+from diffurec import __version__, command, load_interactions
+from diffurec.base import places
+from diffurec.lab import check_run, file_digest, grids, kernels, launch as launcher, run as one_run, write_result
+from diffurec.lab.grids import Grid
+from diffurec.lab.progress import Lines, Progress
 from test_results import RANKS, make_outcome
 
 PARAMETERS = """\
@@ -43,15 +44,15 @@ checkpoint = ""
 TRAIN = """\
 import json, os, time
 from pathlib import Path
-counter = Path(checkpoint, "epochs")
-first = int(counter.read_text()) + 1 if counter.exists() else 1
+state = Path(checkpoint, "state.json")
+first = len(json.loads(state.read_text())["log"]) + 1 if state.exists() else 1
 print("starts at epoch", first, flush=True)
 deadline = time.monotonic() + 120       # so that a launcher that is broken fails its test instead of hanging in it
 for epoch in range(first, epochs + 1):
     while mood.startswith("slow") and epoch == 2 and Path("hold").exists():
         assert time.monotonic() < deadline, "held for too long"
         time.sleep(0.05)
-    counter.write_text(str(epoch))
+    state.write_text(json.dumps({"log": [None] * epoch}))
     print(f"epoch {epoch}/", end="", flush=True)
     print(f"{epochs}  loss 1.5", flush=True)
     if mood == "stops":
@@ -90,9 +91,9 @@ print(grid, *sorted(path.stem for path in Path(results).glob("*.json")))
 DRIVER = """\
 import sys
 from pathlib import Path
-from test_experiments import experiments, launch
-experiments.export_html = lambda notebook, page: page.write_text("page")
-sys.exit(launch(Path(sys.argv[1]), sys.argv[2:]))
+from test_experiments import command, stand_in
+stand_in(Path(sys.argv[1]))
+sys.exit(command.main(["run", *sys.argv[2:]]))
 """
 
 
@@ -103,9 +104,13 @@ def check(parameters):
     return None, SimpleNamespace(epochs=parameters["epochs"])
 
 
-def launch(root, arguments):
-    return experiments.main(arguments, notebook=root / "stub.ipynb", grids=root / "grids", root=root,
-                            report=root / "report.ipynb", check=check)
+def stand_in(root, put=setattr):
+    """The launcher takes this folder for the repository, with its stubs for the notebooks, the check and the pages."""
+    for name, path in (("ROOT", root), ("NOTEBOOK", root / "stub.ipynb"), ("REPORT", root / "report.ipynb"),
+                       ("GRIDS", root / "grids")):
+        put(places, name, path)
+    put(grids, "check_run", check)
+    put(one_run, "export_html", lambda notebook, page: page.write_text("page"))
 
 
 @pytest.fixture
@@ -119,11 +124,11 @@ def lab(tmp_path, monkeypatch):
         first.metadata.tags = ["parameters"]
         nbformat.write(nbformat.v4.new_notebook(cells=[first, *others]), root / f"{name}.ipynb")
     write_result(root / "result.json", make_outcome(seed=0), RANKS)
-    monkeypatch.setattr(experiments, "export_html", lambda notebook, page: page.write_text("page"))
+    stand_in(root, monkeypatch.setattr)
     processes = []
 
-    def run(grid, *more, out=root / "reports"):
-        return launch(root, [str(grid), "--out", str(out), *more])
+    def run(grid, *more, out=root / "reports", by="run"):
+        return command.main([by, str(grid), "--out", str(out), *more])
 
     def start(grid, *more):
         here = Path(__file__).resolve().parent
@@ -225,7 +230,7 @@ def test_failing_cells_among_good_ones_then_a_second_launch(lab, tmp_path, monke
 def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_page_is_made(lab, monkeypatch, capsys):
     lab.write("quick", 'title = "Quick"')
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "export_html", lambda notebook, page: 1 / 0)
+        patch.setattr(one_run, "export_html", lambda notebook, page: 1 / 0)
         assert lab.run("quick") == 1
     assert "FAILED. ZeroDivisionError" in capsys.readouterr().out
     assert lab.files() == ["quick.ipynb", "quick.json"]
@@ -284,7 +289,7 @@ def test_an_unknown_grid_names_the_known_ones_and_a_path_is_a_grid(lab, tmp_path
     assert lab.run(tmp_path / "absent.toml") == 2
     said("the path of a grid that is not there")
     (tmp_path / "mine.toml").write_text("[axes]\nepochs = [0, 1]")
-    assert experiments.read_grid(tmp_path / "mine.toml").name == "mine"
+    assert grids.read_grid(tmp_path / "mine.toml").name == "mine"
 
 
 @pytest.mark.parametrize("what, source, part", [
@@ -339,15 +344,18 @@ def test_paths_that_cannot_be_are_refused_in_a_sentence(lab, tmp_path, capsys, t
 
 def test_memory_that_runs_out_before_the_launch_is_one_sentence(lab, monkeypatch, said):
     lab.write("grid", "")
-    monkeypatch.setattr(experiments, "read_grid", lambda *_: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(launcher, "read_grid", lambda *_: (_ for _ in ()).throw(MemoryError))
     assert lab.run("grid") == 2
     assert said("too little memory") == "Memory ran out before anything was run; free some, and launch again.\n"
 
 
-def test_an_interrupt_while_the_modules_are_loaded_is_one_sentence(tmp_path):
+@pytest.mark.parametrize("how", [["-m", "diffurec.experiments"], ["-m", "diffurec", "run"], ["script", "run"]])
+def test_an_interrupt_while_the_modules_are_loaded_is_one_sentence(tmp_path, how):
+    script = tmp_path / "diffurec"      # as pip makes one
+    script.write_text("import sys\nfrom diffurec.command import main\nsys.exit(main())")
     process = subprocess.Popen(
-        [sys.executable, "-m", "diffurec.experiments", "quickstart", "--out", tmp_path / "out", "--device", "abacus"],
-        cwd=experiments.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [sys.executable, *(script if part == "script" else part for part in how), "quickstart", "--out", tmp_path / "out",
+         "--device", "abacus"], cwd=places.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     maps = psutil.Process(process.pid).memory_maps
     while not any("libtorch" in part.path or "multiarray" in part.path for part in maps()):
         assert process.poll() is None
@@ -400,14 +408,16 @@ def test_what_a_cell_prints_beyond_a_million_characters_is_shown_and_not_kept(la
 
 @pytest.mark.parametrize("piece", ["x" * 100, "x" * 99 + "\n"])
 def test_lines_take_time_in_proportion_to_what_is_printed(piece):
-    read, file = [], io.StringIO()
-    lines = Lines(file, "a: ", read.append)
+    file = io.StringIO()
+    lines = Lines(file, "a: ")
     start = time.monotonic()
     for _ in range(100_000):
         lines.write(piece)
     lines.close()
     assert time.monotonic() - start < 20
-    assert "".join(read) == piece.strip() * 100_000 and file.getvalue().count("a: ") == len(read)
+    read = file.getvalue().splitlines()
+    assert all(line.startswith("a: ") for line in read) and len(read) == (100_000 if "\n" in piece else 1)
+    assert "".join(line[3:] for line in read) == piece.strip() * 100_000
 
 
 def test_an_output_that_cannot_be_written_is_refused(lab, tmp_path, monkeypatch, said):
@@ -416,7 +426,7 @@ def test_an_output_that_cannot_be_written_is_refused(lab, tmp_path, monkeypatch,
     for what, out in (("a file", tmp_path / "file"), ("a directory below a file", tmp_path / "file" / "below")):
         assert lab.run("grid", out=out) == 2
         assert f"Cannot write to {out}" in said(f"--out: {what}")
-    monkeypatch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     assert lab.run("grid") == 2
     line = said("--out: a directory on a full disk")
     assert "No space left on device" in line and line.count("\n") == 1
@@ -440,7 +450,7 @@ def test_a_device_that_is_not_there_is_refused(lab, monkeypatch, said, device, p
 
 def test_the_experiment_trains_on_the_device_it_is_given():
     """Its setup cell, executed: the recorded parameters leave the device out, the configuration must not."""
-    cells = {cell.id: cell.source for cell in nbformat.read(experiments.NOTEBOOK, as_version=4).cells}
+    cells = {cell.id: cell.source for cell in nbformat.read(places.NOTEBOOK, as_version=4).cells}
     for device in ("cpu", "cuda:1"):
         namespace = {}
         exec(cells["parameters"] + f"\ndevice = {device!r}\n" + cells["setup"], namespace)
@@ -559,7 +569,7 @@ def test_a_notebook_that_is_missing_or_cut_is_made_again_from_the_checkpoint(lab
 
 def test_two_outputs_do_not_share_checkpoints(lab, tmp_path):
     def checkpoint(out):
-        return experiments.expand(Grid("grid"), {"epochs": 2}, out, lab.root)[0].checkpoint
+        return grids.expand(Grid("grid"), {"epochs": 2}, out)[0].checkpoint
 
     assert checkpoint(lab.root / "reports") == lab.root / "runs" / "reports" / "grid"
     assert checkpoint(lab.root / "reports" / "a") == lab.root / "runs" / "reports" / "a" / "grid"
@@ -569,12 +579,12 @@ def test_two_outputs_do_not_share_checkpoints(lab, tmp_path):
 
 
 def test_the_grids_of_the_repository_can_be_read():
-    defaults = experiments.read_parameters(experiments.NOTEBOOK, needed=())
+    defaults = grids.read_parameters(places.NOTEBOOK, needed=())
     cells = {}
-    for path in experiments.GRIDS.glob("*.toml"):
-        grid = experiments.read_grid(path.stem)
+    for path in places.GRIDS.glob("*.toml"):
+        grid = grids.read_grid(path.stem)
         assert (grid.name, bool(grid.title)) == (path.stem, True)
-        cells[grid.name] = experiments.expand(grid, defaults, Path("out"), Path("elsewhere"))
+        cells[grid.name] = grids.expand(grid, defaults, Path("out"))
     assert [cell.name for cell in cells["published"]] == [
         f"{dataset}_seed-{seed}" for dataset in ("amazon-toys", "amazon-beauty") for seed in range(3)]
 
@@ -605,7 +615,7 @@ def run_in_kernel(monkeypatch, code, home, **variables):
     for name, value in {"HOME": str(home), **variables}.items():
         monkeypatch.setenv(name, value)
     cells = [nbformat.v4.new_code_cell(code)]
-    manager = kernels.kernel_managers({})
+    manager = kernels.Kernels({}).manager
     NotebookClient(nbformat.v4.new_notebook(cells=cells), kernel_manager_class=manager, timeout=120).execute()
     return cells[0].outputs
 
@@ -644,7 +654,8 @@ def test_of_the_callers_environment_only_the_named_variables_reach_a_kernel(tmp_
 
 def test_a_caller_may_let_waiting_threads_spin_and_relative_directories_are_the_callers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = kernels.environment({"OMP_WAIT_POLICY": "active", "DIFFUREC_CACHE_DIR": "cache", "DIFFUREC_DATA_DIR": ""}, "x")
+    caller = {"OMP_WAIT_POLICY": "active", "DIFFUREC_CACHE_DIR": "cache", "DIFFUREC_DATA_DIR": ""}
+    found = kernels.environment(caller, tmp_path)
     assert found["OMP_WAIT_POLICY"] == "active"
     assert (found["DIFFUREC_CACHE_DIR"], found["DIFFUREC_DATA_DIR"]) == (str(tmp_path / "cache"), "")
 
@@ -694,9 +705,9 @@ def test_a_launch_interrupted_in_its_report_leaves_no_kernel_and_no_half_written
 
 
 def test_a_kernel_that_starts_while_the_launch_is_stopped_is_stopped_too():
-    stopped = kernels.kernel_managers({})
+    stopped = kernels.Kernels({})
     stopped.stop()
-    manager = stopped()
+    manager = stopped.manager()
     asyncio.run(manager.start_kernel())
     assert manager.provisioner.process.wait(timeout=60) == -signal.SIGKILL
     manager.cleanup_connection_file()
@@ -760,7 +771,7 @@ def test_a_report_waits_for_that_of_another_launch(lab):
     held, done = threading.Event(), []
 
     def hold():
-        with experiments.locked(report):
+        with one_run.locked(report):
             held.set()
             time.sleep(1)
             done.append(True)
@@ -814,19 +825,47 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_time_left_counts_what_this_launch_made(monkeypatch):
+def log(folder, epochs):
+    """A checkpoint's state after so many epochs, as one that was just written."""
+    folder.mkdir(exist_ok=True)
+    (folder / "new").write_text(json.dumps({"log": [{"epoch": epoch} for epoch in range(1, epochs + 1)]}))
+    os.utime(folder / "new", ns=(epochs, epochs))
+    (folder / "new").replace(folder / "state.json")
+
+
+def test_the_time_left_counts_what_this_launch_made(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     progress = Progress({"resumed": 10, "stopped": 20, "waiting": 10})
-    for line in ("Epoch 3/10", "starts at epoch 9/10", "epoch 6/10  loss 1", "epoch 7/10  loss 1", "epoch 7/10 again"):
-        progress.read("resumed", line)
+    log(tmp_path / "resumed", 5)
+    log(tmp_path / "waiting", 4)        # of another launch
+    for name in ("resumed", "stopped"):
+        progress.begin(name, tmp_path / name)
+    assert progress.bar.n == 5 and progress.bar.initial == 5
+    for epochs in (6, 7):
+        log(tmp_path / "resumed", epochs)
+        progress.look()
+        progress.look()
+    (tmp_path / "resumed" / "state.json").write_text("{")
+    progress.look()
     assert progress.bar.n == 7 and progress.bar.initial == 5
-    progress.read("report", "epoch 1/10")
-    progress.read("stopped", "epoch 1/20")
+    log(tmp_path / "stopped", 1)
     progress.end("stopped")
     assert progress.bar.n == 27 and progress.bar.n - progress.bar.initial == 3
     progress.start -= 30                                        # 3 epochs in 30 s, 13 to come
     assert progress.times() in ("30 s in all, about 2 min left.", "31 s in all, about 2 min left.")
     assert Progress({"page": 3}).times() == "0 s in all."       # nothing is known yet
+
+
+def test_epochs_are_seen_while_a_run_goes_on(tmp_path):
+    deadline = time.monotonic() + 30
+    with Progress({"run": 3}) as progress:
+        progress.begin("run", tmp_path / "run")
+        for epochs in (1, 2):
+            log(tmp_path / "run", epochs)
+            while progress.made < epochs:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    assert not progress.thread.is_alive()
 
 
 def test_a_terminal_shows_one_bar_over_all_cells(lab, monkeypatch, capsys):
@@ -836,7 +875,8 @@ def test_a_terminal_shows_one_bar_over_all_cells(lab, monkeypatch, capsys):
     assert lab.run("grid") == 0
     frames = terminal.getvalue().split("\r")
     assert any("0/6" in frame for frame in frames) and "6/6" in frames[-1]
-    assert "good: epoch 3/3  loss 1.5\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "good: epoch 3/3  loss 1.5\n" in said and said.count("in all, about") == 2      # known from the checkpoints
 
 
 def test_a_cell_that_another_launch_has_finished_meanwhile_is_not_run(lab, monkeypatch, capsys):
@@ -846,6 +886,40 @@ def test_a_cell_that_another_launch_has_finished_meanwhile_is_not_run(lab, monke
         yield
 
     lab.write("reports", "")
-    monkeypatch.setattr(experiments, "locked", after_the_other)
+    monkeypatch.setattr(one_run, "locked", after_the_other)
     assert lab.run("reports") == 0
     assert "skipped, another launch has finished it" in capsys.readouterr().out
+
+
+def test_one_run_of_a_grid_alone_and_at_last_the_report(lab, capsys, told):
+    lab.write("grid", 'report = true\n[axes]\nmood = ["good", "fine", "raises"]')
+    (lab.root / "broken").touch()
+    assert lab.run("grid", "--only", "fine") == 0
+    said = capsys.readouterr().out
+    assert "grid (1 run)\n[1/1] fine: starts.\nstarts at epoch 1\n" in said
+    assert lab.files() == ["fine.html", "fine.ipynb", "fine.json"]
+    assert lab.run("grid", "--only", "fine") == 0
+    assert "fine: skipped" in capsys.readouterr().out
+    assert lab.run("grid", "--only", "raises") == 1
+    assert capsys.readouterr().out.endswith("1 of 1 failed: raises. The same command runs them again.\n")
+    assert lab.run("grid", by="report") == 0
+    assert report_of(lab) == "grid fine\n" and "good.json" not in lab.files()
+    with one_run.locked(SimpleNamespace(name="good", checkpoint=lab.root / "runs" / "reports" / "good")):
+        assert lab.run("grid", "--only", "good") == 3
+    capsys.readouterr()
+    assert lab.run("grid", "--only", "god") == 2
+    said = capsys.readouterr().err
+    assert said == "--only is 'god', and grid has no such run; a near one is good.\n"
+    told("--only with a run that the grid has not", said)
+
+
+def test_a_package_that_grids_need_and_is_not_there_is_named(tmp_path, monkeypatch, capsys, told):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    for module in ("launch", "run", "local"):
+        monkeypatch.delitem(sys.modules, f"diffurec.lab.{module}")
+        monkeypatch.delattr(f"diffurec.lab.{module}", raising=False)
+    assert command.main(["report", "quickstart", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said == "Grids need the package papermill, which is not installed: pip install 'diffurec[lab]'.\n"
+    told("a package that is not installed", said)
+    assert not (tmp_path / "out").exists()

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from diffurec import kernels
-from diffurec.experiments import REPORT
-from diffurec.grids import ROOT
-from diffurec.results import write_result
+from diffurec.base.places import REPORT, ROOT
+from diffurec.lab import write_result
+from diffurec.lab.kernels import Kernels
 from test_results import make_outcome
 
 USERS = 60
@@ -48,7 +47,7 @@ def report(tmp_path_factory):
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     parameters.source = f"results = {str(directory)!r}\ngrid = {str(grid)!r}"
     notebook.cells.append(nbformat.v4.new_code_cell(CHECK, id="check"))
-    NotebookClient(notebook, kernel_manager_class=kernels.kernel_managers({}), timeout=300,
+    NotebookClient(notebook, kernel_manager_class=Kernels({}).manager, timeout=300,
                    resources={"metadata": {"path": str(ROOT)}}).execute()
     return {cell.id: "".join(output.get("text", "") for output in cell.outputs)
             for cell in notebook.cells if cell.cell_type == "code"}

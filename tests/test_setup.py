@@ -18,12 +18,15 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from diffurec import load_dataset
+from diffurec.base import places
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
 PINS = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LINES}
-DEPENDENCIES = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+ASKED = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+DEPENDENCIES = {part: {canonicalize_name(Requirement(line).name) for line in lines} for part, lines in ASKED.items()}
 TOOLS = set(re.findall(r"([a-z-]+)==", (ROOT / "Makefile").read_text()))    # of make mutants
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 
@@ -41,9 +44,23 @@ def test_the_list_names_each_package_once_and_no_build_of_torch():
     assert not [name for name in PINS if name.startswith(("nvidia", "cuda", "triton"))]
 
 
-def test_the_package_asks_for_names_alone_and_each_is_pinned():
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", line) for line in PROJECT["dependencies"])
-    assert DEPENDENCIES <= set(PINS)
+@pytest.mark.parametrize("line", [line for part in ASKED for line in ASKED[part]])
+def test_the_package_asks_for_a_lower_bound_that_the_pin_meets(line):
+    assert re.fullmatch(r"[A-Za-z0-9._-]+>=[0-9.]+", line)
+    pin, = PINS[canonicalize_name(Requirement(line).name)].specifier
+    assert pin.version in Requirement(line).specifier
+    assert sum(Requirement(line).name == Requirement(other).name for part in ASKED for other in ASKED[part]) == 1
+
+
+def test_the_wheel_has_every_room_and_what_is_copied():
+    setuptools = PYPROJECT["tool"]["setuptools"]
+    rooms = {"diffurec", *(f"diffurec.{path.parent.name}" for path in (ROOT / "diffurec").glob("*/__init__.py"))}
+    assert set(setuptools["packages"]) == rooms | {"diffurec.material"}
+    assert setuptools["package-data"]["diffurec.material"] == list(places.CARRIED)
+    assert not (ROOT / "diffurec" / "material").exists() and (ROOT / "diffurec" / "py.typed").exists()
+    assert all(list(ROOT.glob(pattern)) for pattern in places.CARRIED)
+    carried = {path for pattern in places.CARRIED for path in ROOT.glob(pattern)}
+    assert set(NOTEBOOKS) <= carried
 
 
 DISTRIBUTIONS = packages_distributions()       # of each importable name
@@ -63,9 +80,17 @@ def imported(source):
             for module in modules - set(sys.stdlib_module_names) - OURS}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "diffurec").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "diffurec").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_package_asks_for_all_that_it_imports(path):
-    assert imported(path.read_text(encoding="utf-8")) <= DEPENDENCIES
+    allowed = DEPENDENCIES["core"] | (DEPENDENCIES["lab"] if path.parent.name == "lab" else set())
+    assert imported(path.read_text(encoding="utf-8")) <= allowed
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "diffurec").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_imported_that_macos_or_windows_lacks(path):
+    modules = {alias.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Import)
+               for alias in node.names}
+    assert not modules & {"fcntl", "grp", "msvcrt", "pty", "pwd", "resource", "termios", "winreg"}
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS], ids=lambda path: str(path.relative_to(ROOT)))
@@ -131,7 +156,8 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    targets = ["report", "test", "test-avx2", "bad-inputs", "lab", "bench", "gpu-check", "mutants", "data", "help"]
+    targets = ["report", "test", "lint", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "mutants", "data",
+               "help"]
     assert [line.split()[1] for line in done.stdout.splitlines()] == targets
     assert not (copy / ".venv").exists()
 
@@ -342,7 +368,7 @@ def test_ci_runs_the_tests_on_both_kinds_of_processor():
     run = ROOT / ".ci" / "run"
     assert os.access(run, os.X_OK)
     assert run.read_text().splitlines()[1] == "set -euo pipefail"
-    assert run.read_text().splitlines()[-2:] == ["make test", "make test-avx2"]
+    assert run.read_text().splitlines()[-3:] == ["make lint", "make test", "make test-avx2"]
 
 
 def sanitized(text):

@@ -1,10 +1,10 @@
-"""A grid of experiments: read from its file, expanded into cells, and checked before anything runs.
+"""A grid of experiments: read from its file, expanded into runs, and checked before anything runs.
 
     title = "..."           # optional, like every part
-    report = true           # make the report of all cells when they have run
-    [parameters]            # the same for every cell
+    report = true           # make the report of all runs when they have ended
+    [parameters]            # the same for every run
     epochs = 16
-    [axes]                  # the cells are the product of these lists, in this order
+    [axes]                  # the runs are the product of these lists, in this order
     seed = [0, 1, 2]
 """
 
@@ -15,19 +15,21 @@ import itertools
 import math
 import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
+from ..base import places
 from ..data import KNOWN
-from ..training import configure_run
+from ..paper import ModelConfig
+from ..training import TrainConfig, configure_run
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-GRIDS = ROOT / "notebooks" / "experiments" / "grids"
 FILES = (".csv", ".parquet", ".inter")      # what load_interactions reads
-MOST_CELLS = 10_000
-LONGEST_NAME = 180      # of a cell; file systems take 255 bytes, and endings like .partial.html.partial come after it
+MOST_RUNS = 10_000
+LONGEST_NAME = 180      # of a run; file systems take 255 bytes, and endings like .partial.html.partial come after it
 WHERE = ("data_dir", "device", "result", "checkpoint")      # say where a run happens, not what it is: none is in a grid
 
 
@@ -37,30 +39,30 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid as its file has it: parameters and axes by name, and whether a report is made after the cells."""
+    """A grid as its file has it: parameters and axes by name, and whether a report is made after the runs."""
 
     name: str
     title: str = ""
-    parameters: dict = field(default_factory=dict)
-    axes: dict = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, list] = field(default_factory=dict)
     report: bool = False
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of the notebook. given: the grid's parameters; all: with the notebook's defaults, without WHERE."""
+class Run:
+    """One run of a grid. given: the grid's parameters; parameters: with the notebook's defaults, without WHERE."""
 
     name: str
-    given: dict
-    all: dict
+    given: dict[str, Any]
+    parameters: dict[str, Any]
     out: Path
     checkpoint: Path
 
-    def file(self, ending):
+    def file(self, ending: str) -> Path:
         return self.out / (self.name + ending)
 
 
-def read_parameters(notebook, needed):
+def read_parameters(notebook: Path, needed: Iterable[str]) -> dict[str, Any]:
     """The parameters of a notebook and their defaults, from its cell tagged `parameters`; LaunchError if one lacks.
 
     papermill's own reading is by line, and misses a line with a second "=", in a comment for example.
@@ -69,7 +71,7 @@ def read_parameters(notebook, needed):
         cells = nbformat.read(notebook, as_version=4).cells
         source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
         pairs = [(s.target if isinstance(s, ast.AnnAssign) else s.targets[0], s.value) for s in ast.parse(source).body]
-        defaults = {target.id: ast.literal_eval(value) for target, value in pairs}
+        defaults = {target.id: ast.literal_eval(value) for target, value in pairs}      # type: ignore[union-attr]
     except OSError as error:
         raise LaunchError(f"The notebook {notebook} cannot be read ({error.strerror}); restore it.") from error
     except StopIteration:
@@ -84,15 +86,15 @@ def read_parameters(notebook, needed):
     return defaults
 
 
-def read_grid(grid, folder=GRIDS):
-    """The Grid of this name in the folder, or at this path; LaunchError."""
-    path = Path(grid) if str(grid).endswith(".toml") else folder / f"{grid}.toml"
+def read_grid(grid: str | Path) -> Grid:
+    """The Grid of this name, or at this path; LaunchError."""
+    path = Path(grid) if str(grid).endswith(".toml") else places.GRIDS / f"{grid}.toml"
     try:
         there = path.is_file()
     except OSError as error:
         raise LaunchError(f"The grid {str(grid)[:60]!r} cannot be read ({error.strerror}); give another.") from error
     if not there:
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        known = ", ".join(sorted(p.stem for p in places.GRIDS.glob("*.toml")))
         raise LaunchError(f"There is no grid {str(grid)!r}; take one of {known}, or give the path of a .toml file.")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -108,8 +110,8 @@ def read_grid(grid, folder=GRIDS):
     return Grid(path.stem, **{"title": path.stem, **content})
 
 
-def expand(grid, defaults, out, root):
-    """The cells of a grid for a notebook with these defaults; LaunchError if they do not fit."""
+def expand(grid: Grid, defaults: Mapping[str, Any], out: Path) -> list[Run]:
+    """The runs of a grid for a notebook with these defaults; LaunchError if they do not fit."""
     parameters, axes = grid.parameters, grid.axes
     for axis, values in axes.items():
         if axis in parameters:
@@ -118,30 +120,30 @@ def expand(grid, defaults, out, root):
             raise LaunchError(f"{grid.name}: the axis {axis} must be a list of one value or more.")
     for name, value in [*parameters.items(), *((axis, value) for axis, values in axes.items() for value in values)]:
         _check_parameter(grid.name, name, value, defaults)
-    if (count := math.prod(map(len, axes.values()))) > MOST_CELLS:
-        raise LaunchError(f"{grid.name}: its axes make {count:,} cells, and {MOST_CELLS:,} are the most; "
+    if (count := math.prod(map(len, axes.values()))) > MOST_RUNS:
+        raise LaunchError(f"{grid.name}: its axes make {count:,} cells, and {MOST_RUNS:,} are the most; "
                           "shorten the lists.")
-    cells = {}
-    for values in itertools.product(*axes.values()):
-        given = {**parameters, **dict(zip(axes, values))}
-        parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, values)] or [grid.name]
+    runs = {}
+    for point in itertools.product(*axes.values()):
+        given = {**parameters, **dict(zip(axes, point))}
+        parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, point)] or [grid.name]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts)).strip(".-")
         if len(name) > LONGEST_NAME:
             digest = hashlib.sha256(name.lower().encode()).hexdigest()[:12]
             name = f"{name[:LONGEST_NAME - 13]}-{digest}"
         if not name:
-            raise LaunchError(f"{grid.name}: no file can be named after {values}; change the axes.")
+            raise LaunchError(f"{grid.name}: no file can be named after {point}; change the axes.")
         if name.lower() == "report":
             raise LaunchError(f"{grid.name}: a cell would be named report, and its files be taken for the report's; "
                               f"change the {'axes' if axes else 'name of the grid'}.")
-        if name.lower() in cells:
+        if name.lower() in runs:
             raise LaunchError(f"{grid.name}: two cells would be named {name}; give the axes other values.")
         everything = {key: value for key, value in {**defaults, **given}.items() if key not in WHERE}
-        cells[name.lower()] = Cell(name, given, everything, out, checkpoints(out, root) / name)
-    return list(cells.values())
+        runs[name.lower()] = Run(name, given, everything, out, checkpoint_folder(out) / name)
+    return list(runs.values())
 
 
-def _check_parameter(grid, name, value, defaults):
+def _check_parameter(grid: str, name: str, value: object, defaults: Mapping[str, Any]) -> None:
     if name in WHERE:
         raise LaunchError(f"{grid}: {name} is set by the launcher and its options; take it out of the grid.")
     if name not in defaults:
@@ -158,25 +160,26 @@ def _check_parameter(grid, name, value, defaults):
                           f"{wanted.__name__}, like {defaults[name]!r}.")
 
 
-def checkpoints(out, root):
-    """runs/OUT for an output below the repository, where git ignores it; beside the output otherwise.
+def checkpoint_folder(out: Path) -> Path:
+    """runs/OUT for an output below the repository, where git ignores it; in the output, as .runs, otherwise.
 
     No two outputs share one: that of the repository itself is runs/__, and a name that begins so gets one _ more.
     """
-    if not out.is_relative_to(root):
-        return out / ".runs"
+    root = places.ROOT
+    if places.INSTALLED or not out.is_relative_to(root):
+        return out / ".runs"        # the same wherever a launch is called from, so that two launches see each other
     first, *below = out.relative_to(root).parts or ("",)
     if not first:
         return root / "runs" / "__"
     return root.joinpath("runs", "_" + first if first.startswith("__") else first, *below)
 
 
-def own_file(dataset):
+def own_file(dataset: str) -> Path | None:
     """The path of a data set that is given as a file; None for one that has a name."""
-    return ROOT / dataset if Path(dataset).suffix else None
+    return places.ROOT / dataset if Path(dataset).suffix else None
 
 
-def check_run(parameters):
+def check_run(parameters: Mapping[str, Any]) -> tuple[ModelConfig, TrainConfig]:
     """(ModelConfig, TrainConfig) of a run with these parameters; ValueError for a value that it would fail on."""
     dataset = parameters["dataset"]
     file = own_file(dataset)
@@ -184,7 +187,7 @@ def check_run(parameters):
         raise ValueError(f"The data set {dataset!r} has the suffix {file.suffix!r}; {', '.join(FILES)} are read.")
     try:
         if file and not file.is_file():
-            raise ValueError(f"There is no file {dataset!r} to read the data from, seen from {ROOT}.")
+            raise ValueError(f"There is no file {dataset!r} to read the data from, seen from {places.ROOT}.")
     except OSError as error:
         raise ValueError(f"The data set {dataset[:60]!r} cannot be read ({error.strerror}).") from error
     if not file and dataset not in KNOWN:
@@ -192,7 +195,7 @@ def check_run(parameters):
     return check_settings(parameters)
 
 
-def check_settings(parameters):
+def check_settings(parameters: Mapping[str, Any]) -> tuple[ModelConfig, TrainConfig]:
     """The same of a run whose data are there: what else would fail only when it has been trained."""
     model, training = configure_run(parameters)
     for name, steps in (("num_steps", parameters["num_steps"]), ("eval_num_steps", training.eval_num_steps)):
@@ -205,12 +208,12 @@ def check_settings(parameters):
     return model, training
 
 
-def planned_epochs(grid, cells, check):
-    """How many epochs each cell trains at most, by its name; LaunchError if `check` refuses a cell's parameters."""
+def planned_epochs(grid: Grid, runs: Iterable[Run]) -> dict[str, int]:
+    """How many epochs each run trains at most, by its name; LaunchError for parameters that it would fail on."""
     epochs = {}
-    for cell in cells:
+    for run in runs:
         try:
-            epochs[cell.name] = check(cell.all)[1].epochs
+            epochs[run.name] = check_run(run.parameters)[1].epochs
         except ValueError as error:
-            raise LaunchError(f"{grid.name}: {cell.name}: {error}") from error
+            raise LaunchError(f"{grid.name}: {run.name}: {error}") from error
     return epochs

@@ -6,12 +6,15 @@ ends all figures, PYTHONPATH and PYTHONSTARTUP bring other code, COLUMNS breaks 
 
 import os
 import re
-import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import Popen
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import psutil
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
@@ -27,11 +30,12 @@ REACHING = (
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
     "ALL_PROXY",
+    "SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA",    # the same on Windows
 )
 PIP = re.compile("PIP_")        # a data set can come out of a wheel
 
 
-def environment(caller, settings):
+def environment(caller: Mapping[str, str], settings: Path) -> dict[str, str]:
     """The variables of a kernel: those named above as `caller` has them, and instead of settings in the home directory
     matplotlib's own and those of IPython in the directory `settings`, an empty one.
 
@@ -43,38 +47,48 @@ def environment(caller, settings):
         if kept.get(name):
             kept[name] = str(Path(kept[name]).resolve())        # the kernels have another working directory
     fixed = {"IPYTHONDIR": str(settings), "PYTHONNOUSERSITE": "1"}
-    if matplotlib := find_spec("matplotlib"):
+    if (matplotlib := find_spec("matplotlib")) and matplotlib.origin:
         fixed["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
     return {"OMP_WAIT_POLICY": "passive", **kept, **fixed}
 
 
-def kernel_managers(more):
-    """A class of managers for the kernels of one launch, with the variables `more` beside those of `environment`.
+class Kernels:
+    """The kernels of one launch, with the variables `more` beside those of `environment`.
 
-    The kernels run with the interpreter that runs this module, whatever "python3" is installed as for the user. After
-    stop(), which may be called from a signal handler, none runs and none starts.
+    They run with the interpreter that runs this module, whatever "python3" is installed as for the user. After stop(),
+    which may be called from a signal handler, none runs and none starts.
     """
 
-    class ThisInterpreter(AsyncKernelManager):
-        processes, stopped = [], False
-        settings = TemporaryDirectory(prefix="diffurec-", ignore_cleanup_errors=True)     # goes with the class
+    def __init__(self, more: dict[str, str]) -> None:
+        self.more = more
+        self.stopped = False
+        self.processes: list[Popen] = []
+        self.settings = TemporaryDirectory(prefix="diffurec-", ignore_cleanup_errors=True)      # goes with this object
+        self.manager = type("Manager", (ThisInterpreter,), {"kernels": self})   # papermill takes a class of managers
 
-        @property
-        def kernel_spec(self):
-            return KernelSpec(**get_kernel_dict())
+    def stop(self, *_: object) -> None:
+        self.stopped = True         # first: a kernel that starts meanwhile is seen either there or here
+        for process in list(self.processes):
+            if process.poll() is None:
+                with suppress(psutil.NoSuchProcess):
+                    kernel = psutil.Process(process.pid)
+                    for one in [kernel, *kernel.children(recursive=True)]:
+                        with suppress(psutil.NoSuchProcess):
+                            one.kill()
 
-        async def start_kernel(self, **options):
-            await super().start_kernel(**options, env=environment(os.environ, self.settings.name) | more)
-            self.processes.append(self.provisioner.process)
-            if self.stopped:
-                self.stop()
 
-        @classmethod
-        def stop(cls, *_):
-            cls.stopped = True          # first: a kernel that starts meanwhile is seen either there or here
-            for process in list(cls.processes):
-                if process.poll() is None:
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)      # each kernel leads a group, of what it started
+class ThisInterpreter(AsyncKernelManager):
+    """The manager of one kernel of `kernels`."""
 
-    return ThisInterpreter
+    kernels: Kernels
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())
+
+    async def start_kernel(self, **options: Any) -> None:       # type: ignore[override]    # as AsyncKernelManager's
+        kernels = self.kernels
+        await super().start_kernel(**options, env=environment(os.environ, Path(kernels.settings.name)) | kernels.more)
+        kernels.processes.append(self.provisioner.process)      # type: ignore[union-attr]  # the local one's
+        if kernels.stopped:
+            kernels.stop()

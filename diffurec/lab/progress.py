@@ -1,49 +1,87 @@
 """One progress bar over the epochs of many runs, the time left, and the runs' own lines above the bar."""
 
-import re
+import json
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
-
-EPOCH = re.compile(r"epoch (\d+)/\d+")
 
 
 class Progress:
     """The bar, and the time left; epochs: how many each run trains at most, by its name. Threads may share it.
 
-    The time left counts what was made since the start: an epoch that an earlier launch made, or that does not come
-    because a run ends before, moves the bar and is no work done. Where stderr is no terminal there is no bar.
+    An epoch is made when it stands in the log of the run's checkpoint, wherever the run goes on: within `with` a thread
+    looks each second. The time left counts what was made since the run began: an epoch that an earlier launch made, or
+    that does not come because a run ends before, moves the bar and is no work done. Where stderr is no terminal there is
+    no bar.
     """
 
-    def __init__(self, epochs):
+    def __init__(self, epochs: dict[str, int]) -> None:
         self.epochs = epochs
         self.reached = dict.fromkeys(epochs, 0)
+        self.states: dict[str, Path] = {}       # of the runs that go on
+        self.changed: dict[str, int] = {}       # when they did last
         self.made = 0
         self.start = time.monotonic()
         self.lock = threading.Lock()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
         self.bar = tqdm(total=sum(epochs.values()), unit="epoch", smoothing=0, disable=None if epochs else True)
 
-    def read(self, name, line):
-        """Takes a run's line; "epoch 3/16 ..." says that epoch 3 was made now, and those before it now or earlier."""
-        if name in self.epochs and (match := EPOCH.match(line)):
-            self._reach(name, int(match[1]), made=1)
+    def __enter__(self) -> "Progress":
+        self.thread.start()
+        return self
 
-    def end(self, name):
-        """The run makes no further epochs."""
-        self._reach(name, self.epochs[name], made=0)
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+        self.bar.close()
 
-    def _reach(self, name, epoch, made):
+    def _watch(self) -> None:
+        while not self.over.wait(1):
+            self.look()
+
+    def begin(self, name: str, checkpoint: Path) -> None:
+        """The run goes on, from the epochs that its checkpoint has."""
         with self.lock:
-            step = min(epoch, self.epochs[name]) - self.reached[name]
-            if step > 0:
-                self.reached[name] += step
-                self.made += made
-                self.bar.initial = sum(self.reached.values()) - self.made       # tqdm's rate leaves these out
-                self.bar.update(step)
+            self.states[name] = checkpoint / "state.json"
+            self._reach(name, self._logged(name), made=False)
 
-    def times(self):
+    def look(self) -> None:
+        """Takes what the runs that go on have made."""
+        with self.lock:
+            for name in self.states:
+                self._reach(name, self._logged(name))
+
+    def end(self, name: str) -> None:
+        """The run makes no further epochs."""
+        self.look()
+        with self.lock:
+            self.states.pop(name, None)
+            self._reach(name, self.epochs[name], made=False)
+
+    def _logged(self, name: str) -> int:
+        try:        # once for each epoch, because on Windows a file cannot be replaced while it is read
+            changed = self.states[name].stat().st_mtime_ns
+            if changed != self.changed.get(name):
+                self.changed[name] = changed
+                return len(json.loads(self.states[name].read_bytes())["log"])
+        except Exception:       # there is none yet, or it is damaged: the run itself says so
+            pass
+        return self.reached[name]
+
+    def _reach(self, name: str, epoch: int, made: bool = True) -> None:
+        step = min(epoch, self.epochs[name]) - self.reached[name]
+        if step > 0:
+            self.reached[name] += step
+            self.made += step * made
+            self.bar.initial = sum(self.reached.values()) - self.made       # tqdm's rate leaves these out
+            self.bar.update(step)
+
+    def times(self) -> str:
         """How long it has taken and about how long it will, in words."""
         with self.lock:
             elapsed = time.monotonic() - self.start
@@ -54,36 +92,34 @@ class Progress:
 
 
 class Lines:
-    """A file that shows what is written to it, whole lines at a time, and hands each line to `read` as well."""
+    """A file that shows what is written to it, whole lines at a time, each behind a label."""
 
-    def __init__(self, file, label="", read=lambda line: None):
-        self.file, self.label, self.read = file, label, read
-        self.pieces = []        # of a line that has not ended
+    def __init__(self, file: TextIO, label: str = "") -> None:
+        self.file, self.label = file, label
+        self.pieces: list[str] = []     # of a line that has not ended
 
-    def write(self, text):
+    def write(self, text: str) -> None:
         self.pieces.append(text)
         if "\n" not in text:
             return
         *lines, rest = "".join(self.pieces).split("\n")
         self.pieces = [rest]
-        for line in lines:
-            self.read(line)
         show("\n".join(self.label + line for line in lines), self.file)
 
-    def flush(self):
+    def flush(self) -> None:
         """Nothing: papermill flushes after every piece of text, and half a line is shown when the rest is there."""
 
-    def close(self):
+    def close(self) -> None:
         if any(self.pieces):
             self.write("\n")
 
 
-def show(line, file=None):
+def show(line: str, file: TextIO | None = None) -> None:
     """Prints a line above the bar, if there is one."""
     file = file or sys.stdout
     tqdm.write(line, file=file)
     file.flush()
 
 
-def _span(seconds):
+def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,27 @@
+"""The engine of one machine: a pool of threads, each with a run and its kernel, that Ctrl-C and SIGTERM end."""
+
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from .grids import Run
+from .run import Launch, Outcome, finish
+
+
+def finish_all(runs: list[Run], launch: Launch, jobs: int) -> list[Outcome]:
+    """Finishes the runs, `jobs` at once."""
+    labels = [f"[{number}/{len(runs)}] {run.name}:" for number, run in enumerate(runs, start=1)]
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(lambda run, label: finish(run, label, launch), runs, labels))
+
+
+@contextmanager
+def on_interrupt(stop: Callable[..., None]) -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM call `stop` and raise nothing."""
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
