@@ -17,7 +17,7 @@ RANKS = {"validation": [[1, 1], [12, 15], [100005, 100006]], "test": [[2, 2], [1
 ENDLESS = pytest.mark.parametrize("value", [float("nan"), float("inf")])
 
 
-def make_outcome(ranks=RANKS, seed=3, parameters={}, **changes):
+def make_outcome(ranks=RANKS, seed=3, parameters=None, **changes):
     """An outcome with every part that train.ipynb writes, of three users, whose metrics are those of `ranks`."""
     means = {split: mean_metrics(np.array(r)) for split, r in ranks.items()}
     row = means["test"]
@@ -29,7 +29,7 @@ def make_outcome(ranks=RANKS, seed=3, parameters={}, **changes):
     }
     outcome = {
         "parameters": {"dataset": "random", "settings": "laptop", "variant": "baseline", "seed": seed, "epochs": 2,
-                       "hidden_size": None, **parameters},
+                       "hidden_size": None, **(parameters or {})},
         "settings": {"model": {"hidden_size": 8}, "train": {"epochs": 2, "seed": seed, "device": "auto"}}, "seed": seed,
         "versions": {"diffurec": "0.2.0", "torch": "2"}, "machine": "a laptop",
         "data": {"name": "random", "users": 3, "items": 100006, "interactions": 30, "checksum": "c0ffee" * 8,
@@ -285,7 +285,8 @@ def test_any_axis_of_a_grid_tells_runs_apart():
 
 
 def test_runs_that_differ_in_the_four_alone_have_no_more_in_their_label():
-    outcomes = [{"seed": seed, "parameters": {"variant": variant}} for variant in ("baseline", "diffurecsys") for seed in (0, 1)]
+    outcomes = [{"seed": seed, "parameters": {"variant": variant}}
+                for variant in ("baseline", "diffurecsys") for seed in (0, 1)]
     runs, missing, remarks = label_runs(results_of(*outcomes))
     assert [*runs] == [("random", "laptop", v, s) for v in ("baseline", "diffurecsys") for s in (0, 1)]
     assert (missing, remarks) == (set(), [])

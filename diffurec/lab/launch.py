@@ -112,7 +112,7 @@ def _prepare(options: argparse.Namespace, out: Path) -> tuple[
         Grid, list[Run], dict[str, int], dict[str, dict[str, Any] | None]]:
     """The grid, its runs, their epochs and their results by name, all checked; LaunchError. Makes directories."""
     if options.jobs < 1:
-        raise LaunchError(f"--jobs is {options.jobs}, but at least one cell must run at a time.")
+        raise LaunchError(f"--jobs is {options.jobs}, but at least one run must go on at a time.")
     try:
         choose_device(options.device)       # puts nothing on a GPU, which may take one process only
     except ValueError as error:

@@ -62,7 +62,7 @@ class Exporter(HTMLExporter):
         for formula in soup.select("span.math"):        # the others are <math>
             number = next(i for i, other in enumerate(context["nb"].cells, start=1) if other is cell)
             warnings.warn(f"{about['name']}, cell {number}: the formula {formula.get_text()} is shown as its source, "
-                          "because pandoc cannot read it.")
+                          "because pandoc cannot read it.", stacklevel=2)
         return str(soup)
 
 
