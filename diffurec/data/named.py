@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..base.places import INSTALLED, ROOT
 from . import published
 from .dataset import DataError, Dataset, told
 
@@ -157,9 +158,8 @@ def _from_directory(name, data_dir):
 def _cache_dir() -> Path:
     if chosen := os.environ.get("DIFFUREC_CACHE_DIR"):
         return Path(chosen)
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "notebooks").is_dir():
-        return checkout / "data" / "cache"
+    if not INSTALLED:
+        return ROOT / "data" / "cache"
     import pooch
 
     return pooch.os_cache("diffurec")
