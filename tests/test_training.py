@@ -310,6 +310,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_epoch(t
     assert_same_run(run(), run(checkpoint=tmp_path, resume=True))
 
 
+def test_the_batch_whose_loss_is_not_finite_is_the_one_that_is_named(monkeypatch):
+    """All losses of an epoch are looked at together: the place among them has to be found."""
+    model, calls = new_model(), []
+    forward = model.forward
+
+    def poisoned(*batch):
+        calls.append(1)
+        return forward(*batch) * (float("nan") if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(model, "forward", poisoned)
+    with pytest.raises(FloatingPointError, match="not finite in epoch 1, batch 3;"):
+        run(model=model, batch_size=16)
+
+
+def test_a_model_in_evaluation_mode_is_trained_as_any(tmp_path):
+    assert_same_run(run(), run(model=new_model().eval()))
+
+
 # What does not fit.
 
 @pytest.mark.parametrize(("what", "change", "words"), [
