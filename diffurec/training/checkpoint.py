@@ -222,5 +222,5 @@ def check_settings(state, directory, **expected):
             if stored.get(name) != wanted[name]:
                 raise CheckpointError(
                     f"The checkpoint in {directory} was made with {name} = {stored.get(name)!r}, not {wanted[name]!r}; "
-                    "resume with the same or train into another directory."
+                    "resume with the same, or train into another directory or delete this one."
                 )
