@@ -355,7 +355,8 @@ def test_an_interrupt_while_the_modules_are_loaded_is_one_sentence(tmp_path, how
     script.write_text("import sys\nfrom diffurec.command import main\nsys.exit(main())")
     process = subprocess.Popen(
         [sys.executable, *(script if part == "script" else part for part in how), "quickstart", "--out", tmp_path / "out",
-         "--device", "abacus"], cwd=places.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+         "--device", "abacus"], cwd=places.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))         # tests in the background ignore it
     maps = psutil.Process(process.pid).memory_maps
     while not any("libtorch" in part.path or "multiarray" in part.path for part in maps()):
         assert process.poll() is None
