@@ -20,7 +20,7 @@ from .training import PRESETS, CheckpointError, History, TrainConfig, configure_
 DiffuRec.recommend = recommend  # type: ignore[attr-defined]    # for whoever has the model in hand; the paper's room knows no lists and no checks
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name == "read_results":      # the lab's, loaded when it is asked for: it takes long
         from .lab import read_results
         return read_results

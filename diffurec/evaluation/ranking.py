@@ -122,7 +122,7 @@ def tied_ranks(model: Model, prediction: Any, targets: torch.Tensor) -> torch.Te
     # One chunk is kept for both passes; several are scored twice, so that only one is in memory at a time.
     kept = [model.score_items(prediction, *spans[0])] if len(spans) == 1 else None
 
-    def chunks():
+    def chunks() -> Iterator[tuple[tuple[int, int], torch.Tensor]]:
         return zip(spans, kept or (model.score_items(prediction, *span) for span in spans))
 
     own: torch.Tensor | float = 0.0

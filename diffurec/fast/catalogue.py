@@ -1,6 +1,7 @@
 """Scores of a catalogue of any size, a chunk of items at a time, so that memory does not grow with it."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ def own_scores(scores: torch.Tensor, targets: torch.Tensor, first: int, before: 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, items, targets):
+    def forward(ctx: Any, x: torch.Tensor, items: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         spans = item_chunks(len(items) - 1)
         own = x.new_zeros(len(x), 1)
         top, total = torch.full_like(own, -math.inf), torch.zeros_like(own)     # of softmax, over the chunks so far
@@ -40,7 +41,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         x, items, targets, top, total, *kept = ctx.saved_tensors
         grad = grad.unsqueeze(1)                                                # [B, 1]
         weighed = x * (grad / total)

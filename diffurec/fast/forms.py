@@ -9,13 +9,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from .. import paper
+from ..paper.config import Precision
 from .catalogue import catalogue_cross_entropy, item_chunks
 from .processor import chosen_forms, fast_matmul, warn_of_emulated_bfloat16
 
@@ -25,7 +26,7 @@ Model = TypeVar("Model")
 _wanted = ContextVar("whether install installs", default=True)
 
 
-def softmax(scores: torch.Tensor) -> torch.Tensor:
+def softmax(scores: Tensor) -> Tensor:
     """scores.softmax(-1), rows of under 16 scores by its formula: PyTorch takes five times as long for them on a CPU."""
     if scores.device.type != "cpu" or scores.shape[-1] >= 16:
         return scores.softmax(-1)
@@ -37,7 +38,7 @@ def softmax(scores: torch.Tensor) -> torch.Tensor:
 class Dropout(nn.Dropout):              # plain: nn.Dropout
     """Masks of 16-bit numbers, four out of one draw: on a CPU p is met to 1/65536, ten times as fast."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0 or x.device.type != "cpu":
             return super().forward(x)
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
@@ -53,13 +54,13 @@ class _TanhGELU(torch.autograd.Function):
     LINEAR, CUBIC = 2 * math.sqrt(2 / math.pi), 3 * 2 * math.sqrt(2 / math.pi) * 0.044715
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         share = (x * x).mul_(_TanhGELU.CUBIC / 3).add_(_TanhGELU.LINEAR).mul_(x).sigmoid_()
         ctx.save_for_backward(x, share)
         return x * share
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, share = ctx.saved_tensors
         slope = (x * x).mul_(_TanhGELU.CUBIC).add_(_TanhGELU.LINEAR).mul_(x).mul_(1 - share).add_(1)  # of ln(x share)
         return slope.mul_(share).mul_(grad)
@@ -68,7 +69,7 @@ class _TanhGELU(torch.autograd.Function):
 class TanhGELU(nn.GELU):                # plain: nn.GELU(approximate="tanh")
     """On a CPU through the sigmoid."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return _TanhGELU.apply(x) if x.device.type == "cpu" else super().forward(x)
 
 
@@ -78,7 +79,8 @@ class FeedForward(nn.Sequential):       # plain: nn.Sequential
     On a CPU. The operation is one of PyTorch's own, made for its compiler: where it is missing, all is as in nn.Sequential.
     """
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        widen: Any                                                               # nn.Linear
         widen, activation, narrow = self
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         forms = chosen_forms()
@@ -95,11 +97,11 @@ class FeedForward(nn.Sequential):       # plain: nn.Sequential
 class Attention(paper.Attention):       # plain: paper.Attention
     """On a CPU with the softmax above, elsewhere by PyTorch's fused operation, which is slow on a CPU."""
 
-    def shares(self, query, key, key_mask):
+    def shares(self, query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
         scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)
         return softmax(scores if key_mask is None else scores.masked_fill(~key_mask[:, None, None, :], -math.inf))
 
-    def forward(self, queries, memory, key_mask=None):
+    def forward(self, queries: Tensor, memory: Tensor, key_mask: Tensor | None = None) -> Tensor:
         if queries.device.type == "cpu":
             return super().forward(queries, memory, key_mask)
         query, key, value = self.project(queries, memory)
@@ -111,7 +113,7 @@ class Attention(paper.Attention):       # plain: paper.Attention
 class Block(paper.Block):               # plain: paper.Block
     """With last_only -> [B, 1, d]: only the last position asks, all positions answer."""
 
-    def forward(self, x, key_mask=None, last_only=False):
+    def forward(self, x: Tensor, key_mask: Tensor | None = None, last_only: bool = False) -> Tensor:
         memory = self.attention_norm(x)
         x, queries = (x[:, -1:], memory[:, -1:]) if last_only else (x, memory)
         x = x + self.dropout(self.attention(queries, memory, key_mask))
@@ -121,7 +123,7 @@ class Block(paper.Block):               # plain: paper.Block
 class Approximator(paper.Approximator):  # plain: paper.Approximator
     """The last block computes the last position alone, because no other is read."""
 
-    def forward(self, z, key_mask=None):
+    def forward(self, z: Tensor, key_mask: Tensor | None = None) -> Tensor:
         *blocks, last = self.blocks
         for block in blocks:
             z = block(z, key_mask)
@@ -129,7 +131,7 @@ class Approximator(paper.Approximator):  # plain: paper.Approximator
         return self.norm(self.dropout(last(z, key_mask, **only)[:, -1]))
 
 
-def in_parts(function: Callable[..., torch.Tensor], embedded: torch.Tensor, *others: torch.Tensor | None) -> torch.Tensor:
+def in_parts(function: Callable[..., Tensor], embedded: Tensor, *others: Tensor | None) -> Tensor:
     """function(embedded, *others), where it pays for as many of the B rows at a time as have POSITIONS positions.
 
     embedded: [B, L, d]; others: tensors [B, ...] or None. For prediction alone: what gradients need fits no cache.
@@ -144,23 +146,30 @@ def in_parts(function: Callable[..., torch.Tensor], embedded: torch.Tensor, *oth
 class DiffuRec(paper.DiffuRec):         # plain: paper.DiffuRec
     """No mask where there is no padding; prediction in parts that fit the cache; the catalogue in chunks."""
 
-    def embed_history(self, histories):
+    def embed_history(self, histories: Tensor) -> tuple[Tensor, Tensor | None]:
         embedded, key_mask = super().embed_history(histories)
         return embedded, None if key_mask is None or bool(key_mask[:, 0].all()) else key_mask    # left-padded: column 0 tells
 
-    def predict_x_start(self, *arguments):
+    def predict_x_start(
+        self, embedded: Tensor, key_mask: Tensor | None, x_t: Tensor, t: Tensor, lambda_: Tensor
+    ) -> Tensor:
         compute = super().predict_x_start
-        return compute(*arguments) if torch.is_grad_enabled() else in_parts(compute, *arguments)
+        if torch.is_grad_enabled():
+            return compute(embedded, key_mask, x_t, t, lambda_)
+        return in_parts(compute, embedded, key_mask, x_t, t, lambda_)
 
-    def cross_entropy(self, x_start, targets):
+    def cross_entropy(self, x_start: Tensor, targets: Tensor) -> Tensor:
         return catalogue_cross_entropy(x_start, self.item_embedding.weight, targets)
 
     @fast_matmul()
-    def predict(self, histories, num_steps=None, generator=None, ensemble=None, precision="float32"):
+    def predict(
+        self, histories: Tensor, num_steps: int | None = None, generator: torch.Generator | None = None,
+        ensemble: int | None = None, precision: Precision = "float32",
+    ) -> Tensor | paper.Ensemble:
         warn_of_emulated_bfloat16(precision, self.device)
         return super().predict(histories, num_steps, generator, ensemble, precision)
 
-    def log_normalizer(self, x_start):
+    def log_normalizer(self, x_start: Tensor) -> Tensor:
         total = torch.full((len(x_start),), -math.inf, dtype=x_start.dtype, device=x_start.device)
         for first, last in item_chunks(self.num_items):
             total = torch.logaddexp(total, self.score_items(x_start, first, last).logsumexp(1))

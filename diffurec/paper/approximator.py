@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import Activation, ModelConfig
 
@@ -29,27 +29,27 @@ class Attention(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size)
         nn.init.xavier_normal_(self.out.weight)
 
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+    def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)             # [B, ., d] -> [B, H, ., d/H]
 
-    def project(self, queries, memory):
+    def project(self, queries: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         key, value = self.key_value(memory).chunk(2, dim=-1)                     # [B, L, d] each
         return self._heads(self.query(queries)), self._heads(key), self._heads(value)
 
-    def shares(self, query, key, key_mask):
+    def shares(self, query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
         """softmax(q . k / sqrt(d/H)): [B, H, Q, L], each row adding up to 1, and 0 where a key is masked."""
         scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)        # [B, H, Q, L]
         if key_mask is not None:
             scores = scores.masked_fill(~key_mask[:, None, None, :], -math.inf)  # [B, 1, 1, L]: no query sees padding
         return scores.softmax(-1)
 
-    def forward(self, queries: torch.Tensor, memory: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, queries: Tensor, memory: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
         query, key, value = self.project(queries, memory)                        # [B, H, Q, d/H], twice [B, H, L, d/H]
         mixed = self.shares(query, key, key_mask) @ value                        # [B, H, Q, d/H]
         return self.out(mixed.transpose(1, 2).flatten(2))                        # [B, Q, H, d/H] -> [B, Q, d]
 
-    def weights(self, queries: torch.Tensor, memory: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def weights(self, queries: Tensor, memory: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """What `forward` weighs the values by: [B, H, Q, L]."""
         query, key, _ = self.project(queries, memory)
         return self.shares(query, key, key_mask)
@@ -70,7 +70,7 @@ class Block(nn.Module):
         nn.init.xavier_normal_(widen.weight)                                     # weights alone; biases as in PyTorch
         nn.init.xavier_normal_(narrow.weight)
 
-    def forward(self, x: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """[B, L, d] -> [B, L, d]."""
         h = self.attention_norm(x)                                               # [B, L, d], normed before, not after
         x = x + self.dropout(self.attention(h, h, key_mask))                     # every position asks every real one
@@ -80,7 +80,7 @@ class Block(nn.Module):
 class StepEmbedding(nn.Module):
     """d_s: sinusoids of the rescaled step (cosines first), then Linear - SiLU - Linear. [B] -> [B, d]."""
 
-    frequencies: torch.Tensor
+    frequencies: Tensor
 
     def __init__(self, hidden_size: int, num_steps: int, max_period: int = 10_000):
         super().__init__()
@@ -92,7 +92,7 @@ class StepEmbedding(nn.Module):
             nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size)
         )
 
-    def forward(self, t: torch.Tensor) -> torch.Tensor:
+    def forward(self, t: Tensor) -> Tensor:
         angles = t.unsqueeze(-1) * self.scale * self.frequencies                 # [B, d/2]
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))         # [B, d]
 
@@ -109,7 +109,7 @@ class Approximator(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)                  # closes the stack: x_0_hat has one scale
 
-    def forward(self, z: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, z: Tensor, key_mask: Tensor | None = None) -> Tensor:
         for block in self.blocks:
             z = block(z, key_mask)                                               # [B, L, d], every position computed
         last = z[:, -1]                                                          # [B, d], the latest item's position

@@ -75,7 +75,7 @@ class ModelConfig(Config):
     offset_noise: OffsetNoise = "none"  # or "constant" (eq. 17), "shared", "elementwise"
     offset_strength: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._require_whole(("hidden_size", "num_blocks", "num_heads", "max_length", "num_diffusion_steps"))
         if self.hidden_size % self.num_heads:
             raise ValueError(

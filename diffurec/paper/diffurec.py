@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..base.checks import whole
 from .approximator import Approximator, Attention, StepEmbedding
@@ -25,8 +25,8 @@ from .diffusion import GaussianDiffusion
 class Ensemble(NamedTuple):
     """E predictions for each of B histories, and what makes a distribution over the catalogue of each one's scores."""
 
-    x_start: torch.Tensor         # [B, E, d]
-    log_normalizer: torch.Tensor  # [B, E], log sum_j exp(x_0 . e_j)
+    x_start: Tensor         # [B, E, d]
+    log_normalizer: Tensor  # [B, E], log sum_j exp(x_0 . e_j)
 
 
 class DiffuRec(nn.Module):
@@ -64,20 +64,22 @@ class DiffuRec(nn.Module):
     def max_length(self) -> int:
         return self.config.max_length
 
-    def embed_history(self, histories: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Left-padded item ids [B, L] -> (e_1..e_n [B, L, d], key mask [B, L], True at items; None where all are)."""
+    def embed_history(self, histories: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Left-padded item ids [B, L] -> (e_1..e_n [B, L, d], key mask [B, L], True at items; fast: None where all are)."""
         return self.history_norm(self.history_dropout(self.item_embedding(histories))), histories != 0
 
-    def draw_lambda(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
+    def draw_lambda(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         """l_i ~ N(delta, delta), elementwise; delta is mean and standard deviation."""
-        delta = self.config.lambda_uncertainty                                   # 0.001 in both papers
+        delta = self.config.lambda_uncertainty                                   # 0.001: the target is hardly heard
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.item_embedding.weight.dtype)
         return noise.add_(1).mul_(delta)                                         # delta (1 + noise)
 
-    def _noisy_target(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def _noisy_target(self, x_t: Tensor, t: Tensor) -> Tensor:
         return (x_t + self.step_embedding(t)).unsqueeze(1)                       # x_s + d_s: [B, 1, d], for all positions
 
-    def item_distributions(self, embedded, key_mask, x_t, t, lambda_) -> torch.Tensor:
+    def item_distributions(
+        self, embedded: Tensor, key_mask: Tensor | None, x_t: Tensor, t: Tensor, lambda_: Tensor
+    ) -> Tensor:
         """z_1..z_n, where the noisy target meets the history. embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, L, d].
 
         The sum [1]: z_i = e_i + l_i (x_s + d_s).
@@ -96,12 +98,16 @@ class DiffuRec(nn.Module):
         asked = self.cross_attention(lambda_ * target, embedded, key_mask)       # [2] eq. 16: one query per position
         return embedded + self.cross_dropout(asked)                              # [B, L, d], around the history
 
-    def predict_x_start(self, embedded, key_mask, x_t, t, lambda_) -> torch.Tensor:
+    def predict_x_start(
+        self, embedded: Tensor, key_mask: Tensor | None, x_t: Tensor, t: Tensor, lambda_: Tensor
+    ) -> Tensor:
         """x_0_hat = f(z_1..z_n). embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, d]."""
         return self.approximator(self.item_distributions(embedded, key_mask, x_t, t, lambda_), key_mask)
 
     @torch.no_grad()
-    def cross_attention_weights(self, histories, x_t, t, generator=None) -> torch.Tensor:
+    def cross_attention_weights(
+        self, histories: Tensor, x_t: Tensor, t: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """How much each position asks of each item of the history: [B, H, L, L], rows adding up to 1, padding 0.
 
         histories: [B, L] left-padded ids; x_t: [B, d]; t: [B]. Call model.eval() before, or dropout has its say.
@@ -113,7 +119,9 @@ class DiffuRec(nn.Module):
         queries = self.draw_lambda(embedded.shape, generator) * self._noisy_target(x_t, t)
         return self.cross_attention.weights(queries, embedded, key_mask)         # [B, H, L, L]
 
-    def forward(self, histories, targets, t, noise, generator=None) -> torch.Tensor:  # [2] Algorithm 1: training
+    def forward(                                                                 # [2] Algorithm 1: training
+        self, histories: Tensor, targets: Tensor, t: Tensor, noise: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Cross-entropy of x_0_hat . e_j over the catalogue, per example: [B].
 
         histories: [B, L] left-padded ids; targets: [B] ids; t: [B] in 0..T-1; noise: [B, d].
@@ -125,7 +133,7 @@ class DiffuRec(nn.Module):
         x_start_hat = self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
         return self.cross_entropy(x_start_hat, targets)                          # [B]
 
-    def cross_entropy(self, x_start: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def cross_entropy(self, x_start: Tensor, targets: Tensor) -> Tensor:
         """-log softmax_j(x_0_hat . e_j)[target] over the items j = 1..I: [B, d], [B] -> [B]."""
         with torch.autocast(x_start.device.type, enabled=False):                 # sums over a catalogue need all digits
             items = self.item_embedding.weight[1:]                               # [I, d]
@@ -134,9 +142,9 @@ class DiffuRec(nn.Module):
 
     @torch.no_grad()
     def predict(                                                                 # [2] Algorithm 2: the reverse process
-        self, histories: torch.Tensor, num_steps: int | None = None, generator: torch.Generator | None = None,
+        self, histories: Tensor, num_steps: int | None = None, generator: torch.Generator | None = None,
         ensemble: int | None = None, precision: Precision = "float32",
-    ) -> "torch.Tensor | Ensemble":
+    ) -> Tensor | Ensemble:
         """The reverse process: left-padded ids [B, L] -> reconstructed target embeddings x_0 [B, d].
 
         With `ensemble` = E it is run E times, in a single step unless num_steps says otherwise ([2], Algorithm 3)
@@ -147,12 +155,12 @@ class DiffuRec(nn.Module):
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, but it is {precision!r}.")
         embedded, key_mask = self.embed_history(histories)                       # [B, L, d], once for all steps
 
-        def predict_x_start(x_t, t):
+        def predict_x_start(x_t: Tensor, t: Tensor) -> Tensor:
             lambda_ = self.draw_lambda(embedded.shape, generator)                # a new one at each step
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 return self.predict_x_start(embedded, key_mask, x_t, t, lambda_)
 
-        def sample(num_steps):
+        def sample(num_steps: int | None) -> Tensor:
             shape = len(histories), self.config.hidden_size
             x_t = torch.randn(shape, generator=generator, device=self.device, dtype=embedded.dtype)     # x_T ~ N(0, I)
             return self.diffusion.p_sample_loop(predict_x_start, x_t, num_steps, generator)
@@ -163,12 +171,12 @@ class DiffuRec(nn.Module):
         members = [sample(num_steps) for _ in range(whole(ensemble, "ensemble"))]   # [2] Algorithm 3: each from its own x_T
         return Ensemble(torch.stack(members, dim=1), torch.stack([self.log_normalizer(x) for x in members], dim=1))
 
-    def log_normalizer(self, x_start: torch.Tensor) -> torch.Tensor:
+    def log_normalizer(self, x_start: Tensor) -> Tensor:
         """log sum_j exp(x_0 . e_j) over the catalogue: [B, d] -> [B]."""
         return self.score_items(x_start, 1, self.num_items + 1).logsumexp(1)
 
     @torch.no_grad()
-    def score_items(self, prediction: "torch.Tensor | Ensemble", first: int, last: int) -> torch.Tensor:
+    def score_items(self, prediction: Tensor | Ensemble, first: int, last: int) -> Tensor:
         """Scores of the items first..last-1 -> [B, last - first].
 
         Rounding, for a prediction [B, d]: x_0 . e_j. For an Ensemble: the log of the mean over its members of

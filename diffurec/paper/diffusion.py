@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..base.checks import whole
 from .config import NoiseSchedule, OffsetNoise
@@ -52,7 +52,7 @@ def sqrt(num_steps: int) -> np.ndarray:
 
 def truncated_cosine(num_steps: int) -> np.ndarray:
     """The cosine schedule with offset 0.1, one step later: the first beta takes what alpha_bar(0) lacks to 1."""
-    def alpha_bar(u):
+    def alpha_bar(u: float) -> float:
         return math.cos((u + 0.1) / 1.1 * math.pi / 2) ** 2
 
     shifted = _betas_from_alpha_bar(alpha_bar, num_steps)[:-1]                   # [T - 1]
@@ -67,10 +67,10 @@ NOISE_SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {
 class GaussianDiffusion(nn.Module):
     """q(x_t | x_0), the posterior q(x_{t-1} | x_t, x_0) and the steps of the reverse process, on the model's device."""
 
-    betas: torch.Tensor
-    alphas_cumprod: torch.Tensor
-    sqrt_alphas_cumprod: torch.Tensor
-    sqrt_one_minus_alphas_cumprod: torch.Tensor
+    betas: Tensor
+    alphas_cumprod: Tensor
+    sqrt_alphas_cumprod: Tensor
+    sqrt_one_minus_alphas_cumprod: Tensor
 
     def __init__(
         self, num_steps: int = 32, noise_schedule: NoiseSchedule = "truncated_linear", offset_noise: OffsetNoise = "none",
@@ -91,7 +91,7 @@ class GaussianDiffusion(nn.Module):
             self.register_buffer(name, torch.tensor(np.sqrt(values), dtype=torch.float32), persistent=False)
         self._alphas_cumprod = alphas_cumprod                                    # float64, for the coefficients
 
-    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         """eps of the forward process, shape [..., d]: N(0, I) moved by offset noise of strength r, if that is on.
 
         constant: eps + r, so N(r 1, I): [2] with c = 1 and r = 0.1.
@@ -100,7 +100,7 @@ class GaussianDiffusion(nn.Module):
         With r = 0, as with "none", the draws are those of plain noise and nothing more is drawn. The reverse process
         draws plain noise always.
         """
-        def randn(*shape):
+        def randn(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, device=self.betas.device)
 
         noise = randn(*shape)                                                    # eps ~ N(0, I), [..., d]
@@ -111,7 +111,7 @@ class GaussianDiffusion(nn.Module):
         xi = randn(*shape[:-1], 1) if self.offset_noise == "shared" else randn(*shape)
         return noise + self.offset_strength * xi
 
-    def q_sample(self, x_start: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_s = sqrt(A_s) x_0 + sqrt(1 - A_s) eps. x_start, noise: [B, d]; t: [B] in 0..T-1."""
         signal, spread = self.sqrt_alphas_cumprod[t], self.sqrt_one_minus_alphas_cumprod[t]     # [B] each
         return signal.unsqueeze(-1) * x_start + spread.unsqueeze(-1) * noise     # [2] eq. 20
@@ -142,9 +142,9 @@ class GaussianDiffusion(nn.Module):
         return np.linspace(self.num_steps - 1, 0, num_steps).round().astype(int).tolist()
 
     def p_sample_loop(
-        self, predict_x_start: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x_t: torch.Tensor,
+        self, predict_x_start: Callable[[Tensor, Tensor], Tensor], x_t: Tensor,
         num_steps: int | None = None, generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Reverse process from x_T: [B, d] to x_0, where predict_x_start(x_t, t) estimates x_0 at each step.
 
         x_prev = c_0 x_0_hat + c_s x_t + sqrt(var) eps'; the last step has var = 0 and c_s = 0, so it returns x_0_hat.
