@@ -1,10 +1,11 @@
 """What the rest of the package knows of data: users' item sequences in two flat arrays, checked when they are made."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class DataError(Exception):
 
 
 @contextmanager
-def told(sentence, kind=DataError):
+def told(sentence: str, kind: type[Exception] = DataError) -> Iterator[None]:
     """Whatever a reader raises inside comes out as `kind` with one sentence; a DataError passes.
 
     A damaged file can make zipfile, pandas or pyarrow raise almost anything: no list of errors would be long enough.
@@ -37,13 +38,13 @@ def told(sentence, kind=DataError):
 class Sequences(Sequence):
     """The users' sequences as read-only views into the flat array: sequences[u] is user u's items in time order."""
 
-    def __init__(self, items, offsets):
+    def __init__(self, items: np.ndarray, offsets: np.ndarray) -> None:
         self._items, self._offsets = items, offsets
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def __getitem__(self, user):
+    def __getitem__(self, user: Any) -> Any:
         if isinstance(user, slice):
             return [self[u] for u in range(*user.indices(len(self)))]
         if not -len(self) <= user < len(self):
@@ -72,8 +73,8 @@ class Dataset:
     item_ids: tuple | None = None   # [I + 1] the same for items, item_ids[0] is None
     numbered_as: str | None = None  # `numbering` of the data whose item numbers these are; None: they are their own
 
-    def __post_init__(self):
-        def require(condition, sentence):
+    def __post_init__(self) -> None:
+        def require(condition: Any, sentence: str) -> None:
             if not condition:
                 raise ValueError(f"{self.name}: {sentence}")
 
@@ -105,15 +106,15 @@ class Dataset:
             object.__setattr__(self, field, array)
 
     @property
-    def num_users(self):
+    def num_users(self) -> int:
         return len(self.offsets) - 1
 
     @property
-    def sequences(self):
+    def sequences(self) -> Sequences:
         return Sequences(self.items, self.offsets)
 
     @cached_property
-    def checksum(self):
+    def checksum(self) -> str:
         """sha256 (hex) of num_items and the offsets as little-endian int64, then the items as little-endian int32."""
         digest = hashlib.sha256(np.array([self.num_items], "<i8").tobytes())
         digest.update(self.offsets.astype("<i8").tobytes())
@@ -121,7 +122,7 @@ class Dataset:
         return digest.hexdigest()
 
     @cached_property
-    def numbering(self):
+    def numbering(self) -> str:
         """What says which item a number stands for: data of one numbering suit one model. A sha256, hex.
 
         It is of the checksum and the item ids, so that two files are alike only where all their rows are; a part of a
@@ -130,7 +131,7 @@ class Dataset:
         ids = self.item_ids and [str(item) for item in self.item_ids]
         return self.numbered_as or hashlib.sha256(repr((self.checksum, ids)).encode()).hexdigest()
 
-    def summary(self):
+    def summary(self) -> str:
         """The numbers of the data set, where it came from and what to know of it, as a few lines of text."""
         lengths = np.diff(self.offsets)
         density = len(self.items) / (self.num_users * self.num_items)
@@ -144,7 +145,7 @@ class Dataset:
         ])
 
 
-def in_time_order(users, items, times):
+def in_time_order(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(items, offsets) of rows given as three arrays [N]: sorted by user, then time, then their order in the file.
 
     Users are numbered 0..U-1. The sort is stable, so that equal times stay in file order.

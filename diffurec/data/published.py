@@ -14,13 +14,18 @@ import stat
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
 from .dataset import DataError, in_time_order, told
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LARGEST = 1 << 24       # bytes of one file, packed or unpacked; the largest published ones have 5 million
 TIMEOUT = 30            # seconds without a byte before a download is given up
@@ -40,7 +45,7 @@ COUNTED = {ord(pickle.LONG1): 1, ord(pickle.SHORT_BINUNICODE): 1, ord(pickle.BIN
 OUTSIDE = {ord(code) for code in (pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.PERSID, pickle.BINPERSID)}
 
 
-def check_plain(content):
+def check_plain(content: bytes) -> None:
     """DataError when a pickle has any other instruction; nothing is executed.
 
     find_class alone does not guard an unpickler: registered extensions go around it, the hash of deeply nested tuples
@@ -65,19 +70,19 @@ def check_plain(content):
 class PlainUnpickler(pickle.Unpickler):
     """Reads whole numbers, strings, lists and dicts; a pickle that asks for more is refused unexecuted."""
 
-    def __init__(self, file):
+    def __init__(self, file: IO[bytes]) -> None:
         content = file.read()
         check_plain(content)
         super().__init__(io.BytesIO(content))       # from memory: a length that lies asks for no more than there is
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> NoReturn:
         raise DataError(f"The pickle asks for the global {module}.{name}: it was refused and nothing was executed.")
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> NoReturn:
         raise DataError(f"The pickle asks for the outside object {pid!r}: it was refused and nothing was executed.")
 
 
-def read_whole(file, name):
+def read_whole(file: IO[bytes], name: str | Path) -> bytes:
     """The bytes of an open file, which are not read, or not unpacked, beyond LARGEST."""
     content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
@@ -85,14 +90,14 @@ def read_whole(file, name):
     return content
 
 
-def read_file(path):
+def read_file(path: str | Path) -> bytes:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is no file.")        # a pipe would be waited for
     with open(path, "rb") as file:
         return read_whole(file, path)
 
 
-def read_member(archive, name):
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     """The bytes of a file in a zip. Its header may lie about their number, so they are counted as they are unpacked."""
     try:
         member = archive.getinfo(name)
@@ -104,17 +109,17 @@ def read_member(archive, name):
         return read_whole(file, name)
 
 
-def sha256(path):
+def sha256(path: str | Path) -> str:
     return hashlib.sha256(read_file(path)).hexdigest()
 
 
-def check_sha256(path, expected):
+def check_sha256(path: str | Path, expected: str | None) -> None:
     found = sha256(path)
     if found != expected:
         raise DataError(f"{path} is not the published file: its sha256 is {found}, expected was {expected}.")
 
 
-def read_pickle(path):
+def read_pickle(path: str | Path) -> dict[str, Any]:
     """The published dicts train, val, test (user -> items, users from 0): a user's sequence is the three in a row."""
     content = read_file(path)
     with told(f"{path} is damaged or not laid out as published"):
@@ -134,7 +139,7 @@ def read_pickle(path):
     return {"items": items, "offsets": np.cumsum([0, *lengths]), "num_items": int(items.max(initial=0))}
 
 
-def _table(read, name, sep, **options):
+def _table(read: Callable[[str], bytes], name: str, sep: str, **options: Any) -> "pd.DataFrame":
     """The file `name` as a table of strings; `read` gives a file's bytes."""
     import pandas as pd         # here, because it takes half a second to load
 
@@ -149,12 +154,14 @@ def _table(read, name, sep, **options):
                            **options)
 
 
-def _whole(column):
+def _whole(column: "pd.Series") -> np.ndarray:
     """Text as int64, through no float: beyond 2^53 a float holds only some of the whole numbers."""
     return column.str.replace(r"\.0*$", "", regex=True).astype("int64").to_numpy()
 
 
-def _ml_100k(ratings, films, titles, genres):
+def _ml_100k(
+    ratings: "pd.DataFrame", films: "pd.DataFrame", titles: Iterable[str], genres: Sequence[tuple[str, ...]]
+) -> dict[str, Any]:
     """Users and items keep their original ids, which are 1..U and 1..I; users are counted from 0 here."""
     for table in (ratings, films):
         twice = table.columns[table.columns.duplicated()]
@@ -174,7 +181,7 @@ def _ml_100k(ratings, films, titles, genres):
             "titles": ("", *titles), "genres": ((), *genres)}
 
 
-def read_grouplens(read):
+def read_grouplens(read: Callable[[str], bytes]) -> dict[str, Any]:
     """ml-100k as GroupLens publishes it: u.data (tabs) and u.item (pipes, latin-1; titles with the year, 19 flags)."""
     ratings = _table(read, "u.data", sep="\t", names=["user_id", "item_id", "rating", "timestamp"])
     films = _table(read, "u.item", sep="|", header=None, encoding="latin-1")
@@ -187,7 +194,7 @@ def read_grouplens(read):
     return _ml_100k(ratings, films.rename(columns={0: "item_id"}), films[1].str.strip(), genres)
 
 
-def read_recbole(read):
+def read_recbole(read: Callable[[str], bytes]) -> dict[str, Any]:
     """ml-100k as RecBole carries it: .inter and .item, tab separated, a header of name:type, the year apart.
 
     RecBole took the last bracket of a title for its year: "(V)" for film 1412, which comes back to its place here. Film
@@ -205,20 +212,20 @@ def read_recbole(read):
     return _ml_100k(ratings, films, titles, genres)
 
 
-def _in_zip(path, folder, reader):
+def _in_zip(path: str | Path, folder: str, reader: Callable[[Callable[[str], bytes]], dict[str, Any]]) -> dict[str, Any]:
     content = read_file(path)
     with told(f"{path} is damaged or no zip file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
         return reader(lambda name: read_member(archive, folder + name))
 
 
-def read_grouplens_zip(path):
+def read_grouplens_zip(path: str | Path) -> dict[str, Any]:
     return _in_zip(path, "ml-100k/", read_grouplens)
 
 
 class _Bounded(io.BufferedWriter):
     """A file that takes no more than LARGEST bytes."""
 
-    def write(self, block):
+    def write(self, block: Any) -> int:
         if self.tell() + len(block) > LARGEST:
             raise OSError(f"it gives more than {LARGEST:,} bytes, far more than what is published")
         return super().write(block)
@@ -240,7 +247,7 @@ def download(url: str, path: Path) -> None:
             raise DataError(f"{url} could not be downloaded, or not all of it ({cause}).") from error
 
 
-def read_wheel(folder):
+def read_wheel(folder: str | Path) -> dict[str, Any]:
     """ml-100k out of the RecBole wheel, which pip downloads into `folder` without its dependencies or running it."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input",
                "--disable-pip-version-check", "--quiet", "--dest", str(folder), WHEEL]

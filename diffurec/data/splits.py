@@ -74,7 +74,7 @@ def length_batches(
     if not len(lengths):
         return []
 
-    def cut(index):
+    def cut(index: torch.Tensor) -> tuple[torch.Tensor, ...]:
         index = index[torch.argsort(lengths[index], stable=True)]
         return index.tensor_split(-(-len(index) // batch_size))                 # sizes differ by at most one
 
