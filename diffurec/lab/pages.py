@@ -18,6 +18,7 @@ import nbformat
 import pypandoc
 from bs4 import BeautifulSoup
 from jinja2 import pass_context
+from jinja2.runtime import Context
 from nbconvert import HTMLExporter
 
 from ..base.files import write_atomically
@@ -50,7 +51,7 @@ class Exporter(HTMLExporter):
     """nbconvert's exporter, lab template, with this module's template and pandoc for the Markdown."""
 
     @pass_context
-    def markdown2html(self, context, source: str) -> str:
+    def markdown2html(self, context: Context, source: str) -> str:
         cell, about = context.get("cell", {}), context["resources"]["metadata"]
         soup = BeautifulSoup(pypandoc.convert_text(
             source, "html", format=MARKDOWN, verify_format=False,

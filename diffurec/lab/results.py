@@ -9,11 +9,14 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, conlist
 
 from ..base.files import write_atomically
@@ -31,15 +34,16 @@ METRICS = (*(f"HR@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR"
 # Parameters of a run beside the settings of the two classes. Where it ran (device, files) does not count.
 RUN = ("dataset", "variant", "settings", "num_steps", "analysis_users", "must_beat_popular")
 KEY = ("dataset", "settings", "variant", "seed")        # the parameters that tell runs apart in a report
+Key = tuple[str, str, str, int]                         # their values
 
 
-def _scalar(value):
+def _scalar(value: Any) -> Any:
     if isinstance(value, (list, dict)):
         raise ValueError("should be one value")
     return value
 
 
-def _around_its_mean(interval):
+def _around_its_mean(interval: list[float]) -> list[float]:
     mean, low, high = interval
     if not low - 1e-9 <= mean <= high + 1e-9:
         raise ValueError("has its mean outside the interval")
@@ -80,19 +84,19 @@ Result = record(
     ranks=record(SPLITS, str))
 
 
-def run_parameters(namespace):
+def run_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that say what a run is, by name, out of a mapping such as globals()."""
     settings = [f.name for kind in (ModelConfig, TrainConfig) for f in fields(kind) if f.name != "device"]
     return {name: namespace[name] for name in (*RUN, *settings)}
 
 
-def file_digest(path):
+def file_digest(path: str | Path) -> str:
     """sha256 (hex) of a file: whether the data of a run are still the same is told by it without reading them."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_result(path, outcome, ranks):
+def write_result(path: Path, outcome: Mapping[str, Any], ranks: Mapping[str, ArrayLike]) -> None:
     """Writes a run's outcome, whole or not at all; ValueError if it is none.
 
     ranks: {"validation": ..., "test": ...}, each the first and last place of every user's target [U, 2], or [U] where
@@ -105,13 +109,13 @@ def write_result(path, outcome, ranks):
     write_atomically(path, text.encode())
 
 
-def _pairs(ranks):
+def _pairs(ranks: ArrayLike) -> np.ndarray:
     ranks = np.asarray(ranks)
     both = np.stack([np.floor(ranks), np.ceil(ranks)], axis=1) if ranks.ndim == 1 else ranks
     return both.astype(np.int64)
 
 
-def read_result(path):
+def read_result(path: Path) -> dict[str, Any]:
     """The outcome in a result file, its ranks as arrays [U, 2] int64, and its name as "file"; ValueError naming what is
     wrong with the file.
     """
@@ -122,8 +126,8 @@ def read_result(path):
     return {**_checked(path.name, content), "file": path.name}
 
 
-def _parse(text):
-    def finite(number):
+def _parse(text: str) -> Any:
+    def finite(number: str) -> float:
         if not math.isfinite(value := float(number)):
             raise ValueError(f"{number} is no finite number")
         return value
@@ -131,7 +135,7 @@ def _parse(text):
     return json.loads(text, parse_float=finite, parse_constant=finite)
 
 
-def _checked(name, content):
+def _checked(name: str, content: Any) -> dict[str, Any]:
     """The content of a result file with its ranks as arrays; ValueError if anything in it is not as it must be."""
     if not isinstance(content, dict) or "schema" not in content:
         raise ValueError(f"{name} is not a result of train.ipynb: it has no schema.")
@@ -147,7 +151,7 @@ def _checked(name, content):
     return {**content, "ranks": ranks}
 
 
-def _read_ranks(content, split):
+def _read_ranks(content: dict[str, Any], split: str) -> np.ndarray:
     """The ranks of one split, [U, 2] int64; ValueError if they are not one place or two for every user."""
     users, items = content["data"]["users"], content["data"]["items"]
     form = FORMS[content["schema"]]
@@ -166,7 +170,7 @@ def _read_ranks(content, split):
     return ranks
 
 
-def _check_together(content, ranks):
+def _check_together(content: dict[str, Any], ranks: dict[str, np.ndarray]) -> None:
     """ValueError if parts of the content contradict each other."""
     for split, pairs in ranks.items():
         # In schema 2 the metrics were those at the middle place: for a tied user they can be another value.
@@ -186,7 +190,7 @@ def _check_together(content, ranks):
             raise ValueError("analysis.map does not hold one item of the data for each of its points")
 
 
-def read_results(directory):
+def read_results(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """(results, problems) of all *.json in a directory, in the order of their names: what is no result is named."""
     results, problems = [], []
     for path in sorted(directory.glob("*.json")):
@@ -197,13 +201,15 @@ def read_results(directory):
     return results, problems
 
 
-def setup(run):
+def setup(run: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run but for the seed, the device and what makes its variant."""
     both = run["settings"]["model"] | run["settings"]["train"]
     return {k: v for k, v in both.items() if k not in ("seed", "device", "cross_attention", "offset_noise")}
 
 
-def label_runs(results, planned=()):
+def label_runs(
+    results: Collection[dict[str, Any]], planned: Collection[Mapping[str, Any]] = ()
+) -> tuple[dict[Key, dict[str, Any]], set[Key], list[str]]:
     """({key: result}, {keys of planned runs that are not there}, remarks) for the results of one directory.
 
     A key is (dataset, settings, variant, seed). Other parameters in which the runs differ stand behind the settings, as
@@ -219,15 +225,15 @@ def label_runs(results, planned=()):
         checksums.setdefault(run["parameters"]["dataset"], Counter())[run["data"]["checksum"]] += 1
     mixed = {dataset for dataset, found in checksums.items() if len(found) > 1}
 
-    def key(parameters, checksum=None):
+    def key(parameters: Mapping[str, Any], checksum: str | None = None) -> Key:
         dataset, settings, variant, seed = (parameters[name] for name in KEY)
         more = [f"{name} = {parameters[name]}" for name in telling if parameters.get(name) is not None]
         if checksum and dataset in mixed:
             dataset += f" ({checksum[:8]})"
         return dataset, ", ".join([settings, *more]), variant, seed
 
-    runs: dict[tuple, dict] = {}
-    first: dict[tuple, tuple] = {}
+    runs: dict[Key, dict[str, Any]] = {}
+    first: dict[tuple[str, str], tuple[str, Any]] = {}
     remarks = []
     for run in results:
         found = key(run["parameters"], run["data"]["checksum"])

@@ -6,8 +6,10 @@ A directory holds `state.json` (settings, log, which files count) and the safete
 """
 
 import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -31,19 +33,19 @@ class CheckpointError(Exception):
 class Checkpoint:
     """The checkpoint of one training run in a directory."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self.files = {}             # what the state names, as read or saved last
-        self.stale = set()          # what an earlier state named, and a kill may have left
+        self.files: dict[str, str] = {}     # what the state names, as read or saved last
+        self.stale: set[str] = set()        # what an earlier state named, and a kill may have left
 
     @property
-    def exists(self):
+    def exists(self) -> bool:
         try:
             return (self.directory / "state.json").exists()
         except OSError:             # a name that is too long: to be told when it is written to
             return False
 
-    def prepare(self, size):
+    def prepare(self, size: int) -> None:
         """Creates the directory and proves that `size` bytes can be written to it, before any work is done for it."""
         try:
             prove_writable(self.directory, size)
@@ -54,7 +56,7 @@ class Checkpoint:
             ) from error
 
     @contextmanager
-    def locked(self, wait, say):
+    def locked(self, wait: bool, say: Callable[[str], object]) -> Iterator[None]:
         """Holds the directory for this process; CheckpointError if another has it, or waits for that with a word."""
         lock = FileLock(self.directory / "training.lock")
         try:
@@ -76,7 +78,9 @@ class Checkpoint:
         finally:
             lock.release()
 
-    def save(self, state, last, best=None):
+    def save(
+        self, state: dict[str, Any], last: dict[str, torch.Tensor], best: dict[str, torch.Tensor] | None = None
+    ) -> None:
         """Stores the state [dict for JSON] with the tensors `last` and, where there is a new one, `best` weights.
 
         state["before"]: None or best_epoch and its like without the last validation; that best file is kept too.
@@ -102,7 +106,7 @@ class Checkpoint:
             ) from error
         self.files, self.stale = files, set()
 
-    def read_state(self):
+    def read_state(self) -> dict[str, Any]:
         """The content of state.json, checked; CheckpointError if it is absent, damaged or of another format."""
         from ..base.records import fault
         from .state import State
@@ -133,14 +137,16 @@ class Checkpoint:
         self.files, self.stale = state["files"], set(state.get("stale", ()))
         return state
 
-    def configurations(self, state):
+    def configurations(self, state: Mapping[str, Any]) -> tuple[ModelConfig, TrainConfig]:
         """(ModelConfig, TrainConfig) that the state holds."""
         try:
             return ModelConfig.from_dict(state["model"]), TrainConfig.from_dict(state["train"])
         except (ValueError, TypeError) as error:
             raise self._damaged("state.json", error) from error
 
-    def read_tensors(self, which, expected, device="cpu"):
+    def read_tensors(
+        self, which: str, expected: Mapping[str, tuple[int, ...]], device: str | torch.device = "cpu"
+    ) -> dict[str, torch.Tensor]:
         """The tensors of the file that the state names as `which` ("last", "best", "before").
 
         expected: {name: shape} of what must be in it; CheckpointError for anything else, and for what is not finite.
@@ -162,25 +168,25 @@ class Checkpoint:
                 raise self._damaged(name, f"{key} is not made of finite float32 numbers")
         return tensors
 
-    def _damaged(self, name, reason):
+    def _damaged(self, name: str, reason: object) -> CheckpointError:
         return CheckpointError(
             f"{self.directory / name} is missing or damaged ({reason}). Nothing was changed; train again into another "
             "directory."
         )
 
 
-def _minus_infinity(constant):
+def _minus_infinity(constant: str) -> float:
     if constant != "-Infinity":                                                 # the best metric before there is one
         raise ValueError(constant)
     return float(constant)
 
 
-def shapes(model):
+def shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     """{name: shape} of a model's weights, what `Checkpoint.read_tensors` expects of a best file."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def load_model(directory, device="cpu"):
+def load_model(directory: str | Path, device: str | torch.device = "cpu") -> DiffuRec:
     """The trained DiffuRec of a checkpoint directory, with its best weights, in evaluation mode.
 
     It remembers how the items of its data are numbered, and `evaluate` refuses other data. CheckpointError when there is
@@ -212,10 +218,10 @@ def load_model(directory, device="cpu"):
     return install(model.to(device).eval())
 
 
-def check_settings(state, directory, **expected):
+def check_settings(state: Mapping[str, Any], directory: Path, **expected: Any) -> None:
     """CheckpointError naming the first setting in which the state differs from what is asked for now."""
     for section, wanted in expected.items():
-        stored = state.get(section)
+        stored: Any = state.get(section)
         if not isinstance(wanted, dict):
             stored, wanted = {section: stored}, {section: wanted}
         for name in wanted:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..paper.config import PRECISIONS, VARIANTS, Config, ModelConfig, Precision, Variant
+
+C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class TrainConfig(Config):
     device: str = "auto"              # "auto" takes CUDA where there is one
     precision: Precision = "float32"  # of the forward pass in training; see PRECISIONS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._require_whole(("epochs", "batch_size", "lr_step", "eval_every", "patience"))
         self._require_whole(("seed",), least=0, most=2**64 - 1)                 # what torch.manual_seed takes
         self._require_real(("learning_rate", "lr_gamma"), lambda value: value > 0, "above 0")
@@ -65,7 +67,7 @@ def configure_run(parameters: Mapping[str, Any]) -> tuple[ModelConfig, TrainConf
     for name, known in (("variant", VARIANTS), ("settings", SETTINGS)):
         if parameters[name] not in list(known):
             raise ValueError(f"There is no {name} {parameters[name]!r}; take one of {', '.join(known)}.")
-    def with_given(config):
+    def with_given(config: C) -> C:
         return replace(config, **{f.name: parameters[f.name] for f in fields(config) if parameters.get(f.name) is not None})
 
     model, training = PRESETS[parameters["variant"], parameters["settings"]]

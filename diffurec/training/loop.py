@@ -6,10 +6,11 @@ epoch exactly as if nothing had happened, without any random state in the checkp
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -19,7 +20,7 @@ from ..base import distributed
 from ..base.checks import whole
 from ..base.seeds import stream_seed
 from ..data.dataset import Dataset
-from ..data.splits import leave_one_out, length_batches
+from ..data.splits import Examples, leave_one_out, length_batches
 from ..evaluation import evaluate
 from ..fast import fast_matmul, install, kept_memory, warn_of_emulated_bfloat16
 from ..paper import DiffuRec
@@ -35,7 +36,7 @@ CHECK_EVERY = 50      # batches between two looks at the losses, so that CUDA is
 class History:
     """What training did. log: one dict per epoch (epoch, loss, seconds, learning_rate, validation or None)."""
 
-    log: list = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0                  # 1-based; 0 before the first validation
     best_metric: float = float("-inf")   # validation NDCG@10 at best_epoch
     bad_validations: int = 0             # since the best one
@@ -77,7 +78,7 @@ def train(
     return run.history
 
 
-def _train(run, data, examples, say):
+def _train(run: "_Run", data: Dataset, examples: Examples, say: Callable[[str], object]) -> None:
     config, on_device = run.config, examples.to(run.device)
     while run.history.finished is None:
         epoch = len(run.history.log) + 1
@@ -85,7 +86,7 @@ def _train(run, data, examples, say):
         learning_rate = run.optimizer.param_groups[0]["lr"]
         with kept_memory():                                                      # given back after each epoch
             loss = _train_epoch(run, examples.lengths, on_device, epoch)
-        entry = {
+        entry: dict[str, Any] = {
             "epoch": epoch, "loss": loss, "seconds": time.perf_counter() - start, "learning_rate": learning_rate,
             "validation": None,
         }
@@ -96,7 +97,7 @@ def _train(run, data, examples, say):
     run.restore_best()
 
 
-def _train_epoch(run, lengths, examples, epoch):
+def _train_epoch(run: "_Run", lengths: torch.Tensor, examples: Examples, epoch: int) -> float:
     """One pass over all training examples; returns the mean loss per example."""
     model, config, device = run.model, run.config, run.device
     rank, world = distributed.rank(), distributed.world_size()
@@ -128,7 +129,7 @@ def _train_epoch(run, lengths, examples, epoch):
     return float(distributed.sum_over_processes(total)) / len(lengths)
 
 
-def _check_finite(losses, epoch, first_batch):
+def _check_finite(losses: list[torch.Tensor], epoch: int, first_batch: int) -> None:
     # All processes must stop together, so they look at the sum of their losses.
     finite = torch.isfinite(distributed.sum_over_processes(torch.stack(losses)))
     if not finite.all():
@@ -142,14 +143,17 @@ def _check_finite(losses, epoch, first_batch):
 class _Run:
     """A training under way: model, optimiser, scheduler, history, and where they are saved."""
 
-    def __init__(self, model, data, config, device, directory):
+    def __init__(
+        self, model: DiffuRec, data: Dataset, config: TrainConfig, device: torch.device, directory: str | Path | None
+    ) -> None:
         self.model, self.config, self.device, self.history = model, config, device, History()
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, config.lr_step, config.lr_gamma)
-        self.best_weights = None
-        self.before = None              # best_epoch and its like without a last validation that a longer run has not
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        # best_epoch and its like without a last validation that a longer run has not
+        self.before: dict[str, Any] | None = None
         # What must agree for a resumed run to be the same run, to the last bit.
         self.identity = {
             "version": __version__, "processes": distributed.world_size(), "num_items": model.num_items,
@@ -157,13 +161,14 @@ class _Run:
             "train": training_settings(config),
         }
         self.checkpoint = None if directory is None else Checkpoint(directory)
+        self.parallel: torch.nn.Module
         if distributed.world_size() > 1:
             self.parallel = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
         else:
             self.parallel = model
 
     @contextmanager
-    def opened(self, resume, say):
+    def opened(self, resume: bool, say: Callable[[str], object]) -> Iterator[None]:
         """Holds the checkpoint's directory, with what was trained before restored; without one, nothing."""
         if self.checkpoint is None:
             yield
@@ -181,7 +186,7 @@ class _Run:
                 self._restore(self.checkpoint)
             yield
 
-    def _take(self, checkpoint, held, resume, say):
+    def _take(self, checkpoint: Checkpoint, held: ExitStack, resume: bool, say: Callable[[str], object]) -> None:
         size = COPIES * sum(tensor.nbytes for tensor in self.model.state_dict().values())
         checkpoint.prepare(size)
         held.enter_context(checkpoint.locked(wait=resume, say=say))
@@ -191,7 +196,7 @@ class _Run:
                 "directory."
             )
 
-    def _restore(self, checkpoint):
+    def _restore(self, checkpoint: Checkpoint) -> None:
         weights = shapes(self.model)
         state = checkpoint.read_state()
         check_settings(state, checkpoint.directory, **self.identity)
@@ -223,14 +228,14 @@ class _Run:
             for _ in self.history.log:
                 self.scheduler.step()
 
-    def _reason_to_stop(self):
+    def _reason_to_stop(self) -> str | None:
         """Why training ends here; None if it goes on."""
         history, config = self.history, self.config
         if history.bad_validations >= config.patience:
             return f"Stopped early: {METRIC} has not risen for {history.bad_validations} validations (patience)."
         return f"All {len(history.log)} epochs are done." if len(history.log) >= config.epochs else None
 
-    def finish_epoch(self, entry):
+    def finish_epoch(self, entry: dict[str, Any]) -> None:
         """Steps the schedule, judges the validation, and saves."""
         self.scheduler.step()
         history, improved = self.history, False
@@ -247,19 +252,19 @@ class _Run:
         if self.checkpoint is not None and distributed.rank() == 0:
             self._save(self.checkpoint, improved)
 
-    def _save(self, checkpoint, improved):
+    def _save(self, checkpoint: Checkpoint, improved: bool) -> None:
         last = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             last |= {f"optimizer.{i}.{key}": t for key, t in moments.items()}
         state = {**self.identity, **asdict(self.history), "before": self.before}
         checkpoint.save(state, last, self.best_weights if improved else None)
 
-    def restore_best(self):
+    def restore_best(self) -> None:
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
 
 
-def _line(entry, history, config):
+def _line(entry: dict[str, Any], history: History, config: TrainConfig) -> str:
     """One epoch for the reader's eye, with the time left if no early stop comes."""
     seconds = sum(e["seconds"] for e in history.log) / len(history.log)
     left = (config.epochs - entry["epoch"]) * seconds
@@ -270,6 +275,6 @@ def _line(entry, history, config):
     return line + (f"  at most {left / 60:.1f} min left" if history.finished is None else "")
 
 
-def training_settings(config):
+def training_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings that must agree for a resumed run to be the same run: all but how long and where it runs."""
     return {name: value for name, value in asdict(config).items() if name not in ("epochs", "patience", "device")}
