@@ -69,9 +69,3 @@ def from_first(value: T) -> T:
     if world_size() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-def barrier() -> None:
-    """Waits until every process has come here."""
-    if world_size() > 1:
-        dist.barrier()
