@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffurec import DataError, Dataset, MarkovChain, MostPopular, evaluate, load_dataset, rank_targets
+from diffurec import DataError, Dataset, MarkovChain, MostPopular, evaluate, load_dataset, rank_targets, recommend
 
 SEQUENCES = [[1, 2, 3, 4], [1, 2, 1, 5, 3], [2, 1, 2, 4, 5, 3], [4, 5, 1]]      # training: [1 2], [1 2 1], [2 1 2 4], [4]
 
@@ -86,3 +86,13 @@ def test_most_popular_on_amazon_beauty_is_what_random_orders_of_the_equal_items_
         best = 1 + np.lexsort((rng.random(data.num_items), -scores))[:10]
         hits.append(np.isin(targets, best).mean())
     assert evaluate(model, data, "test")["HR@10"] == pytest.approx(np.mean(hits), abs=5 * np.std(hits) / np.sqrt(300))
+
+
+def test_baselines_recommend_by_their_counts():
+    items, found = recommend(MostPopular(dataset()), [[4], [1, 3]], k=3)
+    assert [(*sorted(row[:2]), row[2]) for row in items.tolist()] == [(1, 2, 4)] * 2     # 1 and 2 occur as often
+    assert found.tolist() == [[4, 4, 2]] * 2
+    items, _ = recommend(MarkovChain(dataset()), [[4, 1], [2]], k=1)
+    assert items.tolist() == [[2], [1]]                                     # after 1, after 2
+    with pytest.raises(ValueError, match="holds an item id outside 1..6"):
+        recommend(MostPopular(dataset()), [[7]])

@@ -347,6 +347,30 @@ def test_install_changes_classes_alone_and_switched_off_puts_the_plain_ones_back
     assert type(install(model)) is forms.FORMS[kind]
 
 
+def test_what_a_user_adds_to_the_model_computes_as_before():
+    """Another GELU, another nn.Sequential, a block of one's own that knows only the plain arguments."""
+    class Louder(paper.Block):
+        def forward(self, x, key_mask=None):
+            return 2 * super().forward(x, key_mask)
+
+    class Mine(DiffuRec):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.extra = torch.nn.Sequential(torch.nn.Linear(16, 3), torch.nn.GELU())
+            self.approximator.blocks[-1].__class__ = Louder
+
+    torch.manual_seed(0)
+    model = Mine(NUM_ITEMS, ModelConfig(hidden_size=16, num_blocks=2)).double().eval()
+    x, (histories, *_) = torch.randn(4, 16, dtype=torch.float64), some_batch(0, model, 1)
+    expected = model.extra(x), model.predict(histories, generator=torch.Generator().manual_seed(0))
+    install(model)
+    assert type(model) is Mine and type(model.approximator) is forms.Approximator
+    with torch.no_grad():
+        assert torch.equal(model.extra(x), expected[0])
+    found = model.predict(histories, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected[1], rtol=0, atol=1e-9)
+
+
 def test_training_and_evaluation_install_the_forms_unless_they_are_switched_off():
     data = Dataset("d", NUM_ITEMS, np.tile(np.arange(1, 9), 20), np.arange(0, 161, 8))
     for use in (lambda m: evaluate(m, data, num_steps=1), lambda m: m.recommend([[1, 2]], num_steps=1),

@@ -15,6 +15,8 @@ from diffurec import __version__, command
 from diffurec.base import places
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "notebooks"))
+import so_far  # noqa: E402    of the checkout
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_the_notebooks_are_copied_and_read_what_came_with_them(installed):
         ROOT / "notebooks" / "01_sequential_recommendation.ipynb").read_bytes()
     done = installed("-c", "import sys; sys.path.insert(0, 'mine/notebooks'); import so_far, diffurec\n"
                            "print(so_far.table('baseline'), diffurec)", program="python")
-    assert "11.98 ± 0.98" in done.stdout and "site-packages/diffurec/" in done.stdout, done.stderr
+    assert str(so_far.table("baseline")) in done.stdout and "site-packages/diffurec/" in done.stdout, done.stderr
 
 
 def test_nothing_is_copied_over_what_is_there(tmp_path, capsys, told):

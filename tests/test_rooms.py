@@ -20,6 +20,9 @@ def imported(path):
     """The rooms that a module's relative imports name, by the levels they climb."""
     here = path.relative_to(PACKAGE).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            assert node.__dict__.get("level") or not any(name.startswith("diffurec") for name in names), path
         if isinstance(node, ast.ImportFrom) and node.level:
             base = [*here[:len(here) - node.level + 1], *(node.module or "").split(".")]
             names = [base[0]] if base[0] else [alias.name for alias in node.names]
@@ -38,10 +41,14 @@ def test_a_room_imports_only_from_those_before_it(room):
 
 
 def test_the_papers_room_is_plain_torch():
-    """No operation made for a compiler, no oneDNN switch, no chunks: nothing of torch but what a lecture uses."""
-    used = {path.name: path.read_text(encoding="utf-8") for path in (PACKAGE / "paper").glob("*.py")}
-    assert not {(name, word) for name, text in used.items() for word in ("mkldnn", "torch.ops", "chunk_size", "torch.compile",
-                                                                        "autograd.Function") if word in text}
+    """No operation made for a compiler, no oneDNN switch, no chunks of items. The words are those of the fast forms."""
+    words = ("mkldnn", "torch.ops", "item_chunks", "autograd.Function", "scaled_dot_product_attention", "last_only")
+
+    def used(room):
+        text = "".join(path.read_text(encoding="utf-8") for path in (PACKAGE / room).glob("*.py"))
+        return {word for word in words if word in text}
+
+    assert used("fast") == {*words} and not used("paper")
 
 
 def test_importing_the_package_loads_nothing_that_is_slow_to_load():
@@ -49,6 +56,14 @@ def test_importing_the_package_loads_nothing_that_is_slow_to_load():
     program = f"import sys, diffurec; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_core_alone_has_every_name_at_the_door():
+    """Without the packages of the extra `lab`, as they are not there."""
+    hide = "import sys; sys.modules.update(dict.fromkeys(('nbformat', 'papermill', 'nbclient', 'IPython', 'psutil')))\n"
+    program = hide + "from diffurec import *\nfrom diffurec.lab import label_runs\nprint(read_results.__module__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "diffurec.lab.results\n", done.stderr
 
 
 def test_every_name_at_the_door_is_there():

@@ -116,8 +116,8 @@ def _forms(name: str) -> list[tuple[str, Callable[[Path], dict[str, Any]]]]:
 
     if name == "ml-100k":
         files = [(f"{known.folder}/u.data", beside(published.read_grouplens)),
-                     ("ml-100k.zip", published.read_grouplens_zip),
-                     (f"{known.folder}/ml-100k.inter", beside(published.read_recbole))]
+                 ("ml-100k.zip", published.read_grouplens_zip),
+                 (f"{known.folder}/ml-100k.inter", beside(published.read_recbole))]
     else:
         files = [(f"{known.folder}/dataset.pkl", read_pickle)]
     return [*files, (f"{name}.npz", read_cache)]

@@ -67,16 +67,19 @@ class _TanhGELU(torch.autograd.Function):
 
 
 class TanhGELU(nn.GELU):                # plain: nn.GELU(approximate="tanh")
-    """On a CPU through the sigmoid."""
+    """On a CPU through the sigmoid; a GELU that is not by tanh stays what it is."""
+
+    def __init__(self) -> None:
+        super().__init__("tanh")
 
     def forward(self, x: Tensor) -> Tensor:
-        return _TanhGELU.apply(x) if x.device.type == "cpu" else super().forward(x)
+        return _TanhGELU.apply(x) if x.device.type == "cpu" and self.approximate == "tanh" else super().forward(x)
 
 
-class FeedForward(nn.Sequential):       # plain: nn.Sequential
+class FeedForward(paper.FeedForward):   # plain: paper.FeedForward
     """Linear, activation, linear; without gradients oneDNN takes GELU along in the first product.
 
-    On a CPU. The operation is one of PyTorch's own, made for its compiler: where it is missing, all is as in nn.Sequential.
+    On a CPU. The operation is one of PyTorch's own, made for its compiler: where it is missing, all is as in the plain form.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +130,7 @@ class Approximator(paper.Approximator):  # plain: paper.Approximator
         *blocks, last = self.blocks
         for block in blocks:
             z = block(z, key_mask)
-        only = {"last_only": True} if isinstance(last, Block) else {}           # a block of somebody else knows no such
+        only = {"last_only": True} if isinstance(last, Block) else {}           # a subclass of the plain one has no such
         return self.norm(self.dropout(last(z, key_mask, **only)[:, -1]))
 
 
@@ -181,15 +184,16 @@ class DiffuRecSys(DiffuRec, paper.DiffuRecSys):     # plain: paper.DiffuRecSys
 
 
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Dropout: Dropout, nn.GELU: TanhGELU, nn.Sequential: FeedForward, paper.Attention: Attention, paper.Block: Block,
-    paper.Approximator: Approximator, paper.DiffuRec: DiffuRec, paper.DiffuRecSys: DiffuRecSys,
+    nn.Dropout: Dropout, nn.GELU: TanhGELU, paper.FeedForward: FeedForward, paper.Attention: Attention,
+    paper.Block: Block, paper.Approximator: Approximator, paper.DiffuRec: DiffuRec, paper.DiffuRecSys: DiffuRecSys,
 }
 
 
 def install(model: Model) -> Model:
     """Puts the fast forms into a model, in place: weights, their names and the model's place stay, only classes change.
 
-    `train`, `evaluate`, `recommend` and `load_model` do it. Inside `switched_off` the plain forms are put back.
+    `train`, `evaluate`, `recommend` and `load_model` do it. A subclass of a plain class stays as it is.
+    Inside `switched_off` the plain forms are put back.
     """
     forms = FORMS if _wanted.get() else {form: plain for plain, form in FORMS.items()}
     for module in model.modules() if isinstance(model, nn.Module) else ():       # a baseline has none

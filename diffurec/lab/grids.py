@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from ..base import places
 from ..data import KNOWN
 from ..paper import ModelConfig
@@ -67,6 +65,8 @@ def read_parameters(notebook: Path, needed: Iterable[str]) -> dict[str, Any]:
 
     papermill's own reading is by line, and misses a line with a second "=", in a comment for example.
     """
+    import nbformat         # of the extra `lab`; result files are read without it
+
     try:
         cells = nbformat.read(notebook, as_version=4).cells
         source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))

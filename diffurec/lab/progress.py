@@ -23,7 +23,7 @@ class Progress:
         self.epochs = epochs
         self.reached = dict.fromkeys(epochs, 0)
         self.states: dict[str, Path] = {}       # of the runs that go on
-        self.changed: dict[str, int] = {}       # when they did last
+        self.changed: dict[str, int] = {}       # when their states last changed
         self.made = 0
         self.start = time.monotonic()
         self.lock = threading.Lock()

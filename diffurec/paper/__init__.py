@@ -7,12 +7,12 @@ Numbers of equations and algorithms are those of [2]; docs/equations.md lists th
 speed: ../fast replaces some parts by forms that compute the same.
 """
 
-from .approximator import Approximator, Attention, Block, StepEmbedding
+from .approximator import Approximator, Attention, Block, FeedForward, StepEmbedding
 from .config import VARIANTS, ModelConfig
 from .diffurec import DiffuRec, DiffuRecSys, Ensemble
 from .diffusion import NOISE_SCHEDULES, GaussianDiffusion, truncated_linear
 
 __all__ = [
     "NOISE_SCHEDULES", "VARIANTS", "Approximator", "Attention", "Block", "DiffuRec", "DiffuRecSys", "Ensemble",
-    "GaussianDiffusion", "ModelConfig", "StepEmbedding", "truncated_linear",
+    "FeedForward", "GaussianDiffusion", "ModelConfig", "StepEmbedding", "truncated_linear",
 ]

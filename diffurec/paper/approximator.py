@@ -55,6 +55,10 @@ class Attention(nn.Module):
         return self.shares(query, key, key_mask)
 
 
+class FeedForward(nn.Sequential):
+    """Linear d -> 4d, activation, Linear 4d -> d, each position alone: [B, L, d] -> [B, L, d]."""
+
+
 class Block(nn.Module):
     """Pre-LayerNorm Transformer block: x + attention(LN x), then x + feed-forward(LN x)."""
 
@@ -65,7 +69,7 @@ class Block(nn.Module):
         self.attention = Attention(d, config.num_heads)
         self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
         widen, narrow = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
-        self.feed_forward = nn.Sequential(widen, ACTIVATIONS[config.activation](), narrow)
+        self.feed_forward = FeedForward(widen, ACTIVATIONS[config.activation](), narrow)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.xavier_normal_(widen.weight)                                     # weights alone; biases as in PyTorch
         nn.init.xavier_normal_(narrow.weight)
