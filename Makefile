@@ -92,7 +92,7 @@ NBVAL := $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -
 test: data
 	@failed=0; \
 	$(RUN) -m pytest -q || failed=1; \
-	$(NBVAL) notebooks || failed=1; \
+	$(NBVAL) notebooks docs || failed=1; \
 	$(RUN) tests/notebook_figures.py || failed=1; \
 	exit $$failed
 
