@@ -430,8 +430,10 @@ def markdown(path):
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
 
 
-@pytest.mark.parametrize("path", [*sorted(ROOT.glob("*.md")), ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md")),
-                                  *NOTEBOOKS, *DOCS],
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS, *DOCS],
                          ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_to_one(path):
     links = re.findall(r"\]\(([^)\s]+)\)", "\n".join(markdown(path)))
@@ -443,7 +445,8 @@ def test_every_link_to_a_file_leads_to_one(path):
 def test_the_readme_is_short_and_its_finding_is_what_the_result_files_say():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     runs = [json.loads(path.read_text()) for path in sorted((ROOT / "reports" / "published").glob("amazon-toys_*.json"))]
-    ndcg = {model: [100 * run["metrics"]["test"][model]["NDCG@10"][0] for run in runs] for model in ("DiffuRec", "Markov chain")}
+    ndcg = {model: [100 * run["metrics"]["test"][model]["NDCG@10"][0] for run in runs]
+            for model in ("DiffuRec", "Markov chain")}
     known = pandas.read_csv(ROOT / "data" / "published.csv").query(
         "dataset == 'amazon-toys' and model == 'DiffuRec' and kind == 'published' and split == 'test'")
     mean, sd = statistics.mean(ndcg["DiffuRec"]), statistics.stdev(ndcg["DiffuRec"])
@@ -454,7 +457,8 @@ def test_the_readme_is_short_and_its_finding_is_what_the_result_files_say():
 
 def test_the_readmes_drawing_is_what_the_program_draws(tmp_path):
     drawn = tmp_path / "model.svg"
-    subprocess.run([sys.executable, ROOT / "notebooks" / "diagrams.py", drawn], check=True, env={**os.environ, "MPLBACKEND": "agg"})
+    subprocess.run([sys.executable, ROOT / "notebooks" / "diagrams.py", drawn], check=True,
+                   env={**os.environ, "MPLBACKEND": "agg"})
     assert drawn.read_bytes() == (ROOT / "docs" / "model.svg").read_bytes(), "python notebooks/diagrams.py docs/model.svg"
 
 
