@@ -73,7 +73,7 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#8fc1e3", "color-brand-content": "#8fc1e3", **CALM},
 }
 html_math_renderer = "mathml"
-html_static_path = ["_static", *DRAWING.parent.glob(DRAWING.name)]
+html_static_path = ["_static", *(["model.svg"] if DRAWING.exists() else [])]
 html_css_files = ["site.css"]
 templates_path = ["_templates"]
 html_additional_pages = {"index": "front.html"}
@@ -107,13 +107,17 @@ def prepare(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def with_sources(app: Sphinx, folder: Path, text: str) -> str:
-    """Markdown whose links to text files that are no page are of the scheme `source`."""
+    """Markdown whose links to text files that are no page are of the scheme `source`, as are those to the README."""
     def led(link: re.Match) -> str:
         path = (folder / link[1]).resolve()
         if path == ROOT / "README.md":
             return f"](source:{link[1].replace('README.md', 'index')})"
         is_page = app.env.path2doc(path) in app.project.docnames
-        if is_page or path.suffix not in LEXERS or not path.is_file() or not path.is_relative_to(ROOT):
+        if is_page or not path.is_file() or not path.is_relative_to(ROOT):
+            return link[0]
+        if path.suffix == ".ipynb":
+            return f"](path:{link[1]})"     # a copy to download
+        if path.suffix not in LEXERS:       # so it is, too, or a picture
             return link[0]
         sources.add(path.relative_to(ROOT))
         return f"](source:{link[1]}{link[2] or ''})"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "runs" / "site"
 # Without the spans of highlighted code, most of all tags: parsing takes long.
 PAGES = {path: re.sub(r'<span class="[^"]*">([^<]*)</span>', r"\1", path.read_text(encoding="utf-8"))
-         for path in sorted(SITE.rglob("*.html"))}
+         for path in sorted(SITE.rglob("*.html")) if "_downloads" not in path.parts}
 PARSED = {path: BeautifulSoup(text, "html.parser") for path, text in PAGES.items()}
 ANCHORS = {path: {element["id"] for element in page.find_all(id=True)} for path, page in PARSED.items()}
 NOTEBOOKS = [path.relative_to(ROOT) for pattern in ("notebooks/*.ipynb", "notebooks/*/*.ipynb", "docs/*.ipynb",
