@@ -67,7 +67,7 @@ def test_the_wheel_has_every_room_and_what_is_copied():
 
 
 DISTRIBUTIONS = packages_distributions()       # of each importable name
-SCRIPTS = [path for folder in ("tests", "notebooks", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
+SCRIPTS = [path for folder in ("tests", "notebooks", "benchmarks", "docs") for path in sorted((ROOT / folder).glob("*.py"))]
 OURS = {"diffurec", *(path.stem for path in SCRIPTS)}
 
 
@@ -159,8 +159,8 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    targets = ["report", "test", "lint", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "mutants", "data",
-               "help"]
+    targets = ["report", "test", "lint", "site", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "mutants",
+               "data", "help"]
     assert [line.split()[1] for line in done.stdout.splitlines()] == targets
     assert not (copy / ".venv").exists()
 
@@ -371,7 +371,7 @@ def test_ci_runs_the_tests_on_both_kinds_of_processor():
     run = ROOT / ".ci" / "run"
     assert os.access(run, os.X_OK)
     assert run.read_text().splitlines()[1] == "set -euo pipefail"
-    assert run.read_text().splitlines()[-3:] == ["make lint", "make test", "make test-avx2"]
+    assert run.read_text().splitlines()[-4:] == ["make lint", "make site", "make test", "make test-avx2"]
 
 
 def sanitized(text):
