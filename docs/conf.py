@@ -218,7 +218,7 @@ def card(app: Sphinx, docname: str, title: str | None) -> dict[str, str | None]:
     opening = next((node for node in page.findall(nodes.paragraph) if not re.search("[←→]", node.astext())), [])
     text = "".join(mathml.get(("InlineMath", node.astext())) or html.escape(node.astext())
                    for node in opening if not re.match("What you", node.astext()))
-    return {"page": docname, "title": title or app.env.titles[docname].astext(), "text": text,
+    return {"page": docname, "title": title or app.env.titles[docname].astext(), "text": text[:1].upper() + text[1:],
             "picture": pictures[chosen] if chosen < len(pictures) else None}
 
 

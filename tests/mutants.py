@@ -78,6 +78,8 @@ LEFT_OUT = [
     (r"mallopt|malloc_trim|M_TRIM_THRESHOLD|sys\.platform", "glibc's memory: speed alone"),
     (r"batch=max\(1, 10_000_000", "resamples at a time: memory alone"),
     (r"stacklevel|simplefilter", "where a warning points to"),
+    (r"set_to_none|fused=True|^CHECK_EVERY|len\(spans\) == 1", "speed or memory alone"),
+    (r"^@property$|^def predict\(self, histories: torch\.Tensor, \*, generator", "of a protocol: types alone"),
     (r"persistent=False", "whether a constant is in the file; a test of the files' format"),
 ]
 

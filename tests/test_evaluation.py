@@ -318,6 +318,19 @@ def test_no_gradients_are_kept():
     assert seen == [False] and torch.is_grad_enabled()
 
 
+def test_ranking_a_prediction_by_oneself_keeps_no_gradients_either():
+    seen = []
+
+    class Spy(Table):
+        def score_items(self, prediction, first, last):
+            seen.append(torch.is_grad_enabled())
+            return super().score_items(prediction, first, last)
+
+    model, (histories, targets) = Spy(random_table()), leave_one_out(make_data(), "test", 5).gather(torch.arange(3), 5)
+    tied_ranks(model, model.predict(histories), targets)
+    assert seen and not any(seen)
+
+
 # What is refused
 
 def test_a_model_of_another_catalogue_is_refused(refused):

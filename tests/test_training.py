@@ -88,8 +88,9 @@ def test_a_run_does_not_depend_on_the_callers_random_numbers_nor_use_them_up():
 
 
 def test_the_model_ends_with_the_weights_of_the_best_validation():
-    data = tiny_data()
-    history, model, _ = run(data=data, epochs=6, learning_rate=0.05)
+    data = tiny_data(num_items=200)
+    history, model, _ = run(data=data, epochs=8, learning_rate=0.1)
+    assert history.best_epoch < 8                                                # or nothing had to be put back
     best = max(history.log, key=lambda entry: entry["validation"]["NDCG@10"])     # the first of equals
     assert history.best_epoch == best["epoch"]
     assert evaluate(model, data, "validation", num_steps=1) == best["validation"]
@@ -109,6 +110,12 @@ def test_validates_every_eval_every_epochs_and_after_the_last():
 def test_learning_rate_falls_by_lr_gamma_every_lr_step_epochs():
     history, *_ = run(epochs=5, lr_step=2, lr_gamma=0.1)
     assert [e["learning_rate"] for e in history.log] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
+
+
+def test_learning_rate_goes_on_falling_after_a_resume(tmp_path):
+    run(epochs=3, lr_step=2, lr_gamma=0.1, checkpoint=tmp_path)
+    assert_same_run(run(epochs=5, lr_step=2, lr_gamma=0.1),
+                    run(epochs=5, lr_step=2, lr_gamma=0.1, checkpoint=tmp_path, resume=True))
 
 
 def test_every_epoch_and_process_has_random_numbers_of_its_own(monkeypatch):
@@ -447,7 +454,7 @@ def test_a_directory_that_holds_a_run_is_not_overwritten_without_resume(tmp_path
     run(checkpoint=tmp_path)
     before = contents(tmp_path)
     with refused("a directory that holds a run, without resume", CheckpointError, "already holds a run; pass resume=True"):
-        run(checkpoint=tmp_path)
+        train(new_model(), tiny_data(), TrainConfig(**SETTINGS), tmp_path, log=None)
     assert contents(tmp_path) == before
 
 
