@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from diffurec import (
-    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, evaluate, expected_ranks, load_interactions,
-    load_model, mean_metrics, rank_targets, stream_seed, tied_ranks, train,
+    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, evaluate, expected_ranks, leave_one_out,
+    load_interactions, load_model, mean_metrics, rank_targets, stream_seed, tied_ranks, train,
 )
 from diffurec.base import distributed
 from diffurec.evaluation import ranking, reconstruct, some_users

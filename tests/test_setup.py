@@ -408,7 +408,8 @@ def test_a_notebook_is_committed_as_run_from_top_to_bottom(path):
     assert str(ROOT) not in json.dumps(outputs)
 
 
-TAGS = {"trained", "parameters", "nbval-ignore-output", "movielens", "widget", "remove-cell", "hide-input"}  # a misspelt one does nothing
+# A misspelt one does nothing.
+TAGS = {"trained", "parameters", "nbval-ignore-output", "movielens", "widget", "remove-cell", "hide-input"}
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *DOCS], ids=lambda path: str(path.relative_to(ROOT)))
