@@ -168,14 +168,14 @@ def test_a_line_per_epoch_is_reported():
 
 
 @pytest.mark.parametrize(("best", "finished", "tail"), [
-    (2, None, "  (best)  at most 0.8 min left"), (1, None, "  at most 0.8 min left"), (2, "All done.", "  (best)"),
+    (2, None, "  (best)  at most 9.8 min left"), (1, None, "  at most 9.8 min left"), (2, "All done.", "  (best)"),
 ])
 def test_the_line_of_an_epoch(best, finished, tail):
-    """The time left is the mean second of an epoch, six here, for each of the eight that may come."""
+    """The time left is the mean second of an epoch, six here, for each of the 98 that may come."""
     entry = {"epoch": 2, "loss": 1.25, "seconds": 8.0, "validation": {"NDCG@10": 0.1, "HR@10": 0.2}}
     history = training.History(log=[{"seconds": 4.0}, entry], best_epoch=best, finished=finished)
-    assert training._line(entry, history, TrainConfig(epochs=10)) == (
-        "epoch 2/10  loss 1.2500  8.0 s  validation NDCG@10 0.1000  HR@10 0.2000" + tail)
+    assert training._line(entry, history, TrainConfig(epochs=100)) == (
+        "epoch 2/100  loss 1.2500  8.0 s  validation NDCG@10 0.1000  HR@10 0.2000" + tail)
 
 
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
