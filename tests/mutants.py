@@ -41,10 +41,10 @@ ASKED = 0.95
 # Which tests concern which module.
 TESTS = {
     "paper/diffusion": ["diffusion", "extensions"],
-    "paper/approximator": ["model", "extensions", "fast"],
-    "paper/diffurec": ["model", "extensions", "fast"],
+    "paper/approximator": ["model", "extensions", "causal", "fast"],
+    "paper/diffurec": ["model", "extensions", "causal", "fast"],
     "fast/catalogue": ["fast"],
-    "fast/forms": ["fast", "model"],
+    "fast/forms": ["fast", "causal", "model"],
     "fast/processor": ["fast"],
     "data/splits": ["splits"],
     "data/histories": ["model"],
