@@ -1,6 +1,7 @@
 """The command line.
 
     diffurec run GRID --out DIR [--jobs N] [--data-dir DIR] [--device auto] [--only RUN]
+                                [--engine slurm --slurm KEY=VALUE ... [--no-wait]]
     diffurec report GRID --out DIR
     diffurec fetch NAME ...
     diffurec copy DIR
@@ -39,14 +40,18 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
     run = commands.add_parser("run", parents=[grid], help="run a grid of experiments")
-    run.add_argument("--jobs", type=int, default=1, metavar="N", help="how many runs go on at once (default 1)")
+    run.add_argument("--jobs", type=int, metavar="N", help="how many runs go on at once (default 1; with slurm all)")
+    run.add_argument("--engine", choices=("local", "slurm"), default="local", help="where the runs go on (default local)")
+    run.add_argument("--slurm", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                     help="time=MINUTES of a job, and options of sbatch: partition=gpu gpus_per_node=1 mem=16G ...")
+    run.add_argument("--no-wait", action="store_true", help="with slurm: submit the jobs and return")
     part = run.add_mutually_exclusive_group()
     part.add_argument("--only", metavar="RUN", help="this run of the grid alone, and no report")
     part.add_argument("--report-only", action="store_true", help=argparse.SUPPRESS)        # `report`'s former name
     run.set_defaults(act=_launch)
 
     report = commands.add_parser("report", parents=[grid], help="make the report of the runs that are there")
-    report.set_defaults(act=_launch, jobs=1, only=None, report_only=True)
+    report.set_defaults(act=_launch, jobs=None, engine="local", slurm=[], no_wait=False, only=None, report_only=True)
 
     named = commands.add_parser("fetch", help="fetch data sets beforehand and print what they hold")
     named.add_argument("names", nargs="+", metavar="NAME", help=f"one of {', '.join(KNOWN)}")

@@ -14,8 +14,11 @@ from torch import distributed as dist
 T = TypeVar("T")
 
 
-def choose_device(name: str | torch.device) -> torch.device:
-    """torch.device for "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"; ValueError if it is not to be had."""
+def choose_device(name: str | torch.device, here: bool = True) -> torch.device:
+    """torch.device for "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"; ValueError if it is not to be had.
+
+    here: whether this machine must have it, and not another one that will use it.
+    """
     if str(name) == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -25,7 +28,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda") or device.type == "cpu" and device.index:
         raise ValueError(f"There is no device {str(name)!r}; use 'auto', 'cpu', 'cuda' or 'cuda:1'.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if here and device.type == "cuda" and (device.index or 0) >= count:
         have = f"{count} CUDA device{'s' * (count > 1)}" if count else "no CUDA device that torch can use"
         raise ValueError(f"There is no device {str(name)!r}: this machine has {have}; take 'cpu' or 'auto'.")
     return device

@@ -6,9 +6,9 @@ checkpoints. A result of other parameters, other data or another schema is left 
 Everything is checked before anything runs. At last comes the grid's report, DIR/report.ipynb and .html.
 
 With --jobs N, N runs go on at once and share the processor's cores. Sums over other numbers of threads are rounded
-otherwise: the last bits of a result can depend on N. With --only RUN that run is made alone, and no report: so another
-scheduler can call one launch for each run, and at last `diffurec report`. kernels.py says which of the caller's
-variables reach a run.
+otherwise: the last bits of a result can depend on N. With --engine slurm the runs are jobs of a cluster (slurm.py). With
+--only RUN that run is made alone, and no report: so another scheduler can call one launch for each run, and at last
+`diffurec report`. kernels.py says which of the caller's variables reach a run.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import difflib
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .. import __version__
@@ -23,9 +24,10 @@ from ..base import places
 from ..base.distributed import choose_device
 from ..base.files import prove_writable
 from ..early import INTERRUPTED
+from . import local
 from .grids import Grid, LaunchError, Run, checkpoint_folder, expand, planned_epochs, read_grid, read_parameters
 from .kernels import Kernels
-from .local import finish_all, on_interrupt
+from .local import on_interrupt
 from .progress import Progress, show
 from .run import Launch, below_root, execute, is_whole, last_line, locked, read_finished, write_page
 
@@ -36,11 +38,12 @@ def launch(options: argparse.Namespace) -> int:
     0: all finished, 1: a run or the report failed, 2: refused, 3: runs left to another launch, 130: interrupted.
     """
     try:
-        out = _resolved(options)
+        engine, out = _engine(options), _resolved(options)
         grid, runs, epochs, results = _prepare(options, out)
         show(f"{grid.title} ({len(runs)} {'run' if len(runs) == 1 else 'runs'})")
         todo = [] if options.report_only else _todo(runs, results)
-        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))} if options.jobs > 1 else {}
+        jobs = options.jobs or 1 if engine is local else 1      # that share this machine
+        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} if jobs > 1 else {}
         if options.data_dir:        # by the environment, not as a parameter: so the notebook names no machine's path
             variables["DIFFUREC_DATA_DIR"] = str(options.data_dir.resolve())
         progress = Progress({run.name: epochs[run.name] for run in todo})
@@ -48,8 +51,9 @@ def launch(options: argparse.Namespace) -> int:
         shared = Launch(options.device, kernels, progress, labelled=len(runs) > 1)
         with on_interrupt(kernels.stop):
             with progress:
-                outcomes = finish_all(todo, shared, options.jobs)
-            sound = not _reported(options, grid) or kernels.stopped or make_report(options.grid, out, shared)
+                outcomes = engine.finish_all(todo, shared, options)
+            report = _reported(options, grid) and "queued" not in outcomes
+            sound = not report or kernels.stopped or make_report(options.grid, out, shared)
         if kernels.stopped:
             raise KeyboardInterrupt
     except LaunchError as error:
@@ -61,8 +65,8 @@ def launch(options: argparse.Namespace) -> int:
     except MemoryError:
         print("Memory ran out before anything was run; free some, and launch again.", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or INTERRUPTED, file=sys.stderr)
         return 130
     failed, left = ([run.name for run, outcome in zip(todo, outcomes) if outcome == kind] for kind in ("failed", "left"))
     if failed:
@@ -95,6 +99,21 @@ def _reported(options: argparse.Namespace, grid: Grid) -> bool:
     return options.report_only or grid.report and options.only is None
 
 
+def _engine(options: argparse.Namespace) -> ModuleType:
+    """The module whose `finish_all` finishes the runs; LaunchError."""
+    if options.engine == "local":
+        if options.slurm or options.no_wait:
+            raise LaunchError("--slurm and --no-wait are for jobs of a cluster; add --engine slurm, or leave them out.")
+        return local
+    try:
+        from . import slurm
+    except ModuleNotFoundError as error:
+        raise LaunchError(f"--engine slurm needs the package {error.name}, which is not installed: "
+                          "pip install 'diffurec[slurm]'.") from error
+    slurm.read_settings(options.slurm)
+    return slurm
+
+
 def _resolved(options: argparse.Namespace) -> Path:
     """The output directory as an absolute path; LaunchError if it leads nowhere, or a notebook cannot hold its name."""
     for name, path in (("--out", options.out), ("GRID", options.grid)):
@@ -111,10 +130,11 @@ def _resolved(options: argparse.Namespace) -> Path:
 def _prepare(options: argparse.Namespace, out: Path) -> tuple[
         Grid, list[Run], dict[str, int], dict[str, dict[str, Any] | None]]:
     """The grid, its runs, their epochs and their results by name, all checked; LaunchError. Makes directories."""
-    if options.jobs < 1:
+    if options.jobs is not None and options.jobs < 1:
         raise LaunchError(f"--jobs is {options.jobs}, but at least one run must go on at a time.")
     try:
-        choose_device(options.device)       # puts nothing on a GPU, which may take one process only
+        # puts nothing on a GPU, which may take one process only
+        choose_device(options.device, here=options.engine == "local")
     except ValueError as error:
         raise LaunchError(f"--device: {error}") from error
     grid = read_grid(options.grid)

@@ -1,6 +1,7 @@
 """The engine of one machine: a pool of threads, each with a run and its kernel, that Ctrl-C and SIGTERM end."""
 
 import signal
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,10 +10,10 @@ from .grids import Run
 from .run import Launch, Outcome, finish
 
 
-def finish_all(runs: list[Run], launch: Launch, jobs: int) -> list[Outcome]:
-    """Finishes the runs, `jobs` at once."""
+def finish_all(runs: list[Run], launch: Launch, options: Namespace) -> list[Outcome]:
+    """Finishes the runs, `options.jobs` at once."""
     labels = [f"[{number}/{len(runs)}] {run.name}:" for number, run in enumerate(runs, start=1)]
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(options.jobs or 1) as pool:
         return list(pool.map(lambda run, label: finish(run, label, launch), runs, labels))
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +23,7 @@ class Progress:
     def __init__(self, epochs: dict[str, int]) -> None:
         self.epochs = epochs
         self.reached = dict.fromkeys(epochs, 0)
-        self.states: dict[str, Path] = {}       # of the runs that go on
+        self.checkpoints: dict[str, Path] = {}  # of the runs that go on
         self.changed: dict[str, int] = {}       # when their states last changed
         self.made = 0
         self.start = time.monotonic()
@@ -47,30 +48,28 @@ class Progress:
     def begin(self, name: str, checkpoint: Path) -> None:
         """The run goes on, from the epochs that its checkpoint has."""
         with self.lock:
-            self.states[name] = checkpoint / "state.json"
+            self.checkpoints[name] = checkpoint
             self._reach(name, self._logged(name), made=False)
 
     def look(self) -> None:
         """Takes what the runs that go on have made."""
         with self.lock:
-            for name in self.states:
+            for name in self.checkpoints:
                 self._reach(name, self._logged(name))
 
     def end(self, name: str) -> None:
         """The run makes no further epochs."""
         self.look()
         with self.lock:
-            self.states.pop(name, None)
+            self.checkpoints.pop(name, None)
             self._reach(name, self.epochs[name], made=False)
 
     def _logged(self, name: str) -> int:
-        try:        # once for each epoch, because on Windows a file cannot be replaced while it is read
-            changed = self.states[name].stat().st_mtime_ns
+        with suppress(OSError):     # once for each epoch, because on Windows a file cannot be replaced while it is read
+            changed = (self.checkpoints[name] / "state.json").stat().st_mtime_ns
             if changed != self.changed.get(name):
                 self.changed[name] = changed
-                return len(json.loads(self.states[name].read_bytes())["log"])
-        except Exception:       # there is none yet, or it is damaged: the run itself says so
-            pass
+                return count_epochs(self.checkpoints[name])
         return self.reached[name]
 
     def _reach(self, name: str, epoch: int, made: bool = True) -> None:
@@ -89,6 +88,14 @@ class Progress:
             known = self.made or not left
             about = f", about {_span(elapsed / max(1, self.made) * left)} left" if known else ""
         return f"{_span(elapsed)} in all{about}."
+
+
+def count_epochs(checkpoint: Path) -> int:
+    """How many epochs the log in a checkpoint's folder has."""
+    try:
+        return len(json.loads((checkpoint / "state.json").read_bytes())["log"])
+    except Exception:       # there is none yet, or it is damaged: the run itself says so
+        return 0
 
 
 class Lines:

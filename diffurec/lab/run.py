@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from .results import file_digest, read_result
 
 MOST_PRINTED = 1_000_000    # characters of a notebook's cell that are kept; the notebook is saved after each cell
 
-Outcome = Literal["finished", "failed", "left", "stopped"]      # left: to another launch
+Outcome = Literal["finished", "failed", "left", "stopped", "queued"]    # left: to another launch
 
 
 class RunError(Exception):
@@ -114,6 +115,8 @@ def execute(run: Run, notebook: Path, where: Mapping[str, str], launch: Launch,
             _with_second_try(run, notebook, executed, where, launch)
             check()
         except Exception as error:
+            if isinstance(error, DeadKernelError):
+                time.sleep(1)       # what ends a whole job, kernel and launch, may reach the launch a moment later
             reason = last_line(error)
             with suppress(OSError, ValueError):             # a full disk must not hide why the run failed
                 if not launch.kernels.stopped:
