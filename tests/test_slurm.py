@@ -89,7 +89,8 @@ def cluster():
         one.close()
     patch = pytest.MonkeyPatch()
     patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    munged = ["munged", "--foreground", "--force", *(f"--{name}-file={folder}/{name}" for name in ("key", "pid", "log", "seed")),
+    files = [f"--{name}-file={folder}/{name}" for name in ("key", "pid", "log", "seed")]
+    munged = ["munged", "--foreground", "--force", *files,
               f"--socket={folder}/munge.socket"]
     servers = []
     try:
@@ -212,7 +213,8 @@ def test_what_is_not_there_is_named(lab, programs, monkeypatch, said):
 
 
 def test_what_sbatch_and_squeue_refuse_is_said_in_a_sentence_and_nothing_is_recorded(lab, programs, tmp_path, said):
-    refuses = "echo 'sbatch: error: invalid partition specified: {0}\nsbatch: error: Batch job submission failed: No.' >&2; exit 1"
+    refuses = ("echo 'sbatch: error: invalid partition specified: {0}\nsbatch: error: Batch job submission failed: No.' >&2; "
+               "exit 1")
     lab.write("grid", "[axes]\nepochs = [1, 2]")
     for what, squeue, sentence in (
             ("a partition that the cluster has not", "", "sbatch refuses the jobs (invalid partition specified: {0}; Batch job "
@@ -332,13 +334,15 @@ def test_two_launches_submit_a_run_once_and_an_interrupted_one_leaves_the_jobs(g
     both = [grid.begin("--no-wait", "--jobs", "1") for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sorted(len(re.findall("3 queued as job|3 queued or running from an earlier launch", text)) for text in said) == [1, 1]
+    words = "3 queued as job|3 queued or running from an earlier launch"
+    assert sorted(len(re.findall(words, text)) for text in said) == [1, 1]
     submitted = {*grid.record().values()}
     assert len(submitted) == 3 and {*jobs()} == submitted
     assert grid.files() == []
 
     third = grid.begin()
-    read_until(third, "3 queued or running from an earlier launch", "slow-1: starts", "2 wait in the queue (JobArrayTaskLimit).")
+    read_until(third, "3 queued or running from an earlier launch", "slow-1: starts",
+               "2 wait in the queue (JobArrayTaskLimit).")
     third.send_signal(signal.SIGINT)
     said = third.communicate(timeout=60)[0]
     number = min(submitted).partition("_")[0]
@@ -388,7 +392,8 @@ def test_runs_that_were_stopped_end_with_the_numbers_of_runs_that_were_not(clust
         "[parameters]", *(f"{name} = {json.dumps(value)}" for name, value in parameters.items()), "[axes]", "seed = [0, 1]"]))
 
     def start(out, *more):
-        return subprocess.Popen([sys.executable, "-m", "diffurec", "run", tmp_path / "grid.toml", "--out", tmp_path / out, *more],
+        run = [sys.executable, "-m", "diffurec", "run", tmp_path / "grid.toml", "--out", tmp_path / out, *more]
+        return subprocess.Popen(run,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def epochs(seed):
