@@ -30,6 +30,7 @@ help:
 	@echo "make report      train and evaluate the small example (some minutes): reports/quickstart.html"
 	@echo "make test        run the tests, then every notebook, and compare the outputs with the committed ones"
 	@echo "make lint        check types and style"
+	@echo "make site        write runs/site/index.html: all pages as one searchable site, and check its links"
 	@echo "make test-avx2   repeat the tests of the fast forms and some notebooks as on a processor without AVX-512"
 	@echo "make equations   write docs/equations.md, which line computes which equation, from the comments"
 	@echo "make bad-inputs  write docs/bad-inputs.md, what is said of each bad input, from the tests"
@@ -92,7 +93,7 @@ NBVAL := $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -
 test: data
 	@failed=0; \
 	$(RUN) -m pytest -q || failed=1; \
-	$(NBVAL) notebooks || failed=1; \
+	$(NBVAL) notebooks docs || failed=1; \
 	$(RUN) tests/notebook_figures.py || failed=1; \
 	exit $$failed
 
@@ -122,6 +123,13 @@ lint: $(STAMP)
 	$(VENV)/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml || failed=1; \
 	exit $$failed
 
+# Sphinx takes the notebooks' outputs as they are committed. What it warns of is an error.
+site: $(STAMP)
+	@rm -rf runs/site runs/doctrees runs/jupyter_execute
+	@$(RUN) -m sphinx -q -W --keep-going -c docs -d runs/doctrees . runs/site
+	@$(RUN) -m pytest -q tests/built_site.py
+	@echo "Open runs/site/index.html."
+
 bad-inputs: $(STAMP)
 	@$(RUN) -m pytest -q --write-bad-inputs
 
@@ -140,4 +148,4 @@ mutants: $(STAMP)
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test lint test-avx2 equations bad-inputs bench gpu-check mutants lab
+.PHONY: help report data test lint site test-avx2 equations bad-inputs bench gpu-check mutants lab

@@ -1,8 +1,11 @@
 """The two diagrams of the tutorial: Figure 1 of Li et al. 2023 and Figure 2 of Zolghadr et al. 2024, with the code's names.
 
-Both are drawn for a figure of about 10 by 7.6 inches with the colours of style.mplstyle.
+Both are drawn for a figure of about 10 by 7.6 inches. `python notebooks/diagrams.py docs/model.svg` writes the second.
 """
 
+import sys
+
+import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
@@ -134,3 +137,15 @@ def draw_diffurecsys(ax):
         _arrow(ax, (x, 44.1), (x, 46.5))
     _arrow(ax, (6.5, 25.5), (4.5, 25.5), (4.5, 42.6), (8.5, 42.6))               # the residual
     _arrow(ax, (62.5, 40), (58.5, 40), (58.5, 36.3), (54.5, 36.3))
+
+
+def main(path):
+    """Writes the drawing of DiffuRecSys, as the README shows it: the same bytes each time."""
+    plt.rcParams["svg.hashsalt"] = "model"
+    fig, ax = plt.subplots(figsize=(10, 7.6), layout="constrained")
+    draw_diffurecsys(ax)
+    fig.savefig(path, facecolor="white", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

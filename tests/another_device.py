@@ -17,7 +17,8 @@ from diffurec import Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, trai
 from diffurec.base import distributed
 
 DEVICE = "gpu"
-VARIANTS = [{}, {"cross_attention": True, "offset_noise": "shared"}, {"offset_noise": "elementwise", "activation": "relu"}]
+VARIANTS = [{}, {"attention": "causal"}, {"cross_attention": True, "offset_noise": "shared"},
+            {"offset_noise": "elementwise", "activation": "relu"}]
 
 
 class Generator(torch.Generator):
@@ -35,7 +36,7 @@ class SameDevice(TorchFunctionMode):
     def __torch_function__(self, function, types, arguments=(), options=None):
         if function is torch.Tensor.numpy:
             assert arguments[0].device.type == "cpu", "numpy reads the CPU's memory alone"
-            return np.ones(tuple(arguments[0].shape))
+            return np.ones(tuple(arguments[0].shape), dtype=str(arguments[0].dtype).removeprefix("torch."))
         result = function(*arguments, **(options or {}))
         generator = (options or {}).get("generator")
         if isinstance(generator, Generator) and isinstance(result, torch.Tensor):
@@ -48,11 +49,17 @@ def one(mode, function, x):
     return True if x.dtype == torch.bool else 1.0 if x.dtype.is_floating_point else 1
 
 
+def all_of_them(mode, function, x):
+    """The places where a tensor without content is true."""
+    return x.new_zeros((x.numel(), x.dim()), dtype=torch.int64)
+
+
 def main():
     _setup_privateuseone_for_python_backend(DEVICE)
     torch.gpu.get_amp_supported_dtype = lambda: [torch.bfloat16]
     torch.Generator = Generator
     fake_impls.op_implementations_dict[torch.ops.aten._local_scalar_dense.default] = one
+    fake_impls.op_implementations_dict[torch.ops.aten.nonzero.default] = all_of_them
     distributed.choose_device = lambda name: torch.device(DEVICE)
     data = Dataset("d", 9, np.tile(np.arange(1, 9), 20), np.arange(0, 161, 8))
     for changes in VARIANTS:
@@ -60,7 +67,7 @@ def main():
             with torch.device(DEVICE):
                 model = DiffuRec(9, ModelConfig(hidden_size=8, num_blocks=2, num_heads=2, num_diffusion_steps=4, **changes))
             model.to = lambda device: model                                      # fake parameters cannot be moved
-            train(model, data, TrainConfig(epochs=2, batch_size=32, eval_every=1, grad_clip=1.0), log=None)
+            train(model, data, TrainConfig(epochs=2, batch_size=8, eval_every=1, grad_clip=1.0), log=None)
             evaluate(model, data, num_steps=2)
             evaluate(model, data, ensemble=2)
             generator = Generator(DEVICE)

@@ -41,10 +41,10 @@ ASKED = 0.95
 # Which tests concern which module.
 TESTS = {
     "paper/diffusion": ["diffusion", "extensions"],
-    "paper/approximator": ["model", "extensions", "fast"],
-    "paper/diffurec": ["model", "extensions", "fast"],
+    "paper/approximator": ["model", "extensions", "causal", "fast"],
+    "paper/diffurec": ["model", "extensions", "causal", "fast"],
     "fast/catalogue": ["fast"],
-    "fast/forms": ["fast", "model"],
+    "fast/forms": ["fast", "causal", "model"],
     "fast/processor": ["fast"],
     "data/splits": ["splits"],
     "data/histories": ["model"],
@@ -78,6 +78,8 @@ LEFT_OUT = [
     (r"mallopt|malloc_trim|M_TRIM_THRESHOLD|sys\.platform", "glibc's memory: speed alone"),
     (r"batch=max\(1, 10_000_000", "resamples at a time: memory alone"),
     (r"stacklevel|simplefilter", "where a warning points to"),
+    (r"set_to_none|fused=True|^CHECK_EVERY|len\(spans\) == 1", "speed or memory alone"),
+    (r"^@property$|^def predict\(self, histories: torch\.Tensor, \*, generator", "of a protocol: types alone"),
     (r"persistent=False", "whether a constant is in the file; a test of the files' format"),
 ]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from diffurec import (
-    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, evaluate, expected_ranks, load_interactions,
-    load_model, mean_metrics, rank_targets, stream_seed, tied_ranks, train,
+    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, evaluate, expected_ranks, leave_one_out,
+    load_interactions, load_model, mean_metrics, rank_targets, stream_seed, tied_ranks, train,
 )
 from diffurec.base import distributed
 from diffurec.evaluation import ranking, reconstruct, some_users
@@ -316,6 +316,19 @@ def test_no_gradients_are_kept():
 
     rank_targets(Spy(random_table()), make_data())
     assert seen == [False] and torch.is_grad_enabled()
+
+
+def test_ranking_a_prediction_by_oneself_keeps_no_gradients_either():
+    seen = []
+
+    class Spy(Table):
+        def score_items(self, prediction, first, last):
+            seen.append(torch.is_grad_enabled())
+            return super().score_items(prediction, first, last)
+
+    model, (histories, targets) = Spy(random_table()), leave_one_out(make_data(), "test", 5).gather(torch.arange(3), 5)
+    tied_ranks(model, model.predict(histories), targets)
+    assert seen and not any(seen)
 
 
 # What is refused

@@ -339,6 +339,7 @@ def test_diffurecsys_learns_that_each_item_is_followed_by_the_next():
 # Presets
 
 SAME_MODEL = dict(
+    attention="bidirectional",
     hidden_size=128, num_blocks=4, num_heads=4, dropout=0.1, embedding_dropout=0.3, embedding_std=1.0,
     num_diffusion_steps=32, noise_schedule="truncated_linear", lambda_uncertainty=0.001, activation="gelu",
     offset_strength=0.1,

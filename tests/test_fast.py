@@ -278,7 +278,8 @@ def test_all_of_it_runs_on_one_device():
 # ---- the whole model with the forms installed against the paper's, which the tutorial writes out ----
 
 NUM_ITEMS = 50
-VARIANTS = [{}, {"cross_attention": True}, {"activation": "relu", "num_heads": 2}]
+VARIANTS = [{}, {"cross_attention": True}, {"activation": "relu", "num_heads": 2},
+            {"attention": "causal", "cross_attention": True}]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]
 
 

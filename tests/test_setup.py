@@ -5,12 +5,14 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
+import pandas
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -29,6 +31,7 @@ ASKED = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
 DEPENDENCIES = {part: {canonicalize_name(Requirement(line).name) for line in lines} for part, lines in ASKED.items()}
 TOOLS = set(re.findall(r"([a-z-]+)==", (ROOT / "Makefile").read_text()))    # of make mutants
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+DOCS = sorted((ROOT / "docs").glob("*.ipynb"))
 
 
 # The versions
@@ -64,7 +67,7 @@ def test_the_wheel_has_every_room_and_what_is_copied():
 
 
 DISTRIBUTIONS = packages_distributions()       # of each importable name
-SCRIPTS = [path for folder in ("tests", "notebooks", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
+SCRIPTS = [path for folder in ("tests", "notebooks", "benchmarks", "docs") for path in sorted((ROOT / folder).glob("*.py"))]
 OURS = {"diffurec", *(path.stem for path in SCRIPTS)}
 
 
@@ -94,7 +97,7 @@ def test_nothing_is_imported_that_macos_or_windows_lacks(path):
     assert not modules & {"fcntl", "grp", "msvcrt", "pty", "pwd", "resource", "termios", "winreg"}
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS, *DOCS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_tests_and_notebooks_import_is_pinned(path):
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
@@ -157,8 +160,8 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    targets = ["report", "test", "lint", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "mutants", "data",
-               "help"]
+    targets = ["report", "test", "lint", "site", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "mutants",
+               "data", "help"]
     assert [line.split()[1] for line in done.stdout.splitlines()] == targets
     assert not (copy / ".venv").exists()
 
@@ -369,7 +372,7 @@ def test_ci_runs_the_tests_on_both_kinds_of_processor():
     run = ROOT / ".ci" / "run"
     assert os.access(run, os.X_OK)
     assert run.read_text().splitlines()[1] == "set -euo pipefail"
-    assert run.read_text().splitlines()[-3:] == ["make lint", "make test", "make test-avx2"]
+    assert run.read_text().splitlines()[-4:] == ["make lint", "make site", "make test", "make test-avx2"]
 
 
 def sanitized(text):
@@ -393,7 +396,7 @@ def test_what_is_replaced_before_outputs_are_compared(text, expected):
 
 # The notebooks as they are committed
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *DOCS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_notebook_is_committed_as_run_from_top_to_bottom(path):
     assert path.stat().st_size <= 300_000
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -406,10 +409,11 @@ def test_a_notebook_is_committed_as_run_from_top_to_bottom(path):
     assert str(ROOT) not in json.dumps(outputs)
 
 
-TAGS = {"trained", "parameters", "nbval-ignore-output", "movielens", "widget"}  # what is misspelt tells nothing
+# A misspelt one does nothing.
+TAGS = {"trained", "parameters", "nbval-ignore-output", "movielens", "widget", "remove-cell", "hide-input"}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *DOCS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_tag_of_a_cell_is_one_that_means_something(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert {tag for cell in cells for tag in cell["metadata"].get("tags", ())} <= TAGS
@@ -428,13 +432,36 @@ def markdown(path):
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "data" / "README.md", *NOTEBOOKS],
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS, *DOCS],
                          ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_to_one(path):
     links = re.findall(r"\]\(([^)\s]+)\)", "\n".join(markdown(path)))
     missing = [link for link in links if not re.match(r"https?:|mailto:|#", link)
                and not (path.parent / link.split("#")[0]).exists()]
     assert not missing
+
+
+def test_the_readme_is_short_and_its_finding_is_what_the_result_files_say():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    runs = [json.loads(path.read_text()) for path in sorted((ROOT / "reports" / "published").glob("amazon-toys_*.json"))]
+    ndcg = {model: [100 * run["metrics"]["test"][model]["NDCG@10"][0] for run in runs]
+            for model in ("DiffuRec", "Markov chain")}
+    known = pandas.read_csv(ROOT / "data" / "published.csv").query(
+        "dataset == 'amazon-toys' and model == 'DiffuRec' and kind == 'published' and split == 'test'")
+    mean, sd = statistics.mean(ndcg["DiffuRec"]), statistics.stdev(ndcg["DiffuRec"])
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+    assert f"test NDCG@10 of {ndcg['Markov chain'][0]:.2f} % on amazon-toys" in text and len(runs) == 3
+    assert f"with three seeds, has {mean:.2f} ± {sd:.2f} %, and {known['NDCG@10'].item():.2f} % is published" in text
+
+
+def test_the_readmes_drawing_is_what_the_program_draws(tmp_path):
+    drawn = tmp_path / "model.svg"
+    subprocess.run([sys.executable, ROOT / "notebooks" / "diagrams.py", drawn], check=True,
+                   env={**os.environ, "MPLBACKEND": "agg"})
+    assert drawn.read_bytes() == (ROOT / "docs" / "model.svg").read_bytes(), "python notebooks/diagrams.py docs/model.svg"
 
 
 @pytest.mark.parametrize("path", TUTORIAL, ids=lambda path: path.name)
@@ -458,7 +485,7 @@ OTHERS = [ROOT / name for name in subprocess.run(
     ["git", "ls-files", "reports/*.ipynb"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()]
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, *OTHERS, *REPORTS], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *DOCS, *OTHERS, *REPORTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_film_title_is_in_an_output(path):
     """MovieLens may not be redistributed. (A title without its year is too often a word of English.)"""
     shown = path.read_text(encoding="utf-8")
@@ -468,3 +495,15 @@ def test_no_film_title_is_in_an_output(path):
     titles = [title for title in load_dataset("ml-100k").titles if re.search(r"\(\d{4}\)$", title)]
     assert len(titles) > 1_600
     assert not [title for title in titles if title in shown]
+
+
+def test_binder_installs_the_same_pins():
+    """repo2docker reads these files: the pins, the Python, and what is run in the repository at last."""
+    binder = ROOT / ".binder"
+    assert {path.name for path in binder.iterdir()} == {"requirements.txt", "runtime.txt", "postBuild"}
+    assert (binder / "requirements.txt").read_text() == "-r ../requirements.txt\n"
+    python = (binder / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert f"python={python}" in "\n".join(line for line in (ROOT / "environment.yml").read_text().splitlines())
+    long_form = "python -m pip install --no-deps --no-build-isolation -e ."
+    assert long_form in (binder / "postBuild").read_text() and long_form in (ROOT / "README.md").read_text()
+    assert os.access(binder / "postBuild", os.X_OK)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffurec import DataError, Dataset, leave_one_out, length_batches, load_dataset
+from diffurec.data import training_windows
 from diffurec.data.splits import SPLITS
 
 TRAINING_EXAMPLES = {"amazon-beauty": 131_413, "amazon-toys": 109_361, "ml-1m": 982_089}    # of the published files
@@ -288,3 +289,46 @@ def test_sizes_that_are_none(refused, value):
 @pytest.mark.parametrize("generator", [None, seeded(0)])
 def test_no_examples_make_no_batches(generator):
     assert length_batches(torch.ones(0), 4, generator) == []
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 5, 30])
+@pytest.mark.parametrize("seed", range(5))
+def test_windows_have_every_training_target_once_after_the_item_before_it(max_length, seed):
+    data = random_data(seed)
+    windows = training_windows(data, max_length, seeded(seed))
+    histories, targets = windows.gather_windows(torch.arange(len(windows)), max_length)
+    pairs = torch.stack([histories, targets])[:, histories != 0].T.tolist()
+    spans = [(data.items[begin:end - 3], data.items[begin + 1:end - 2]) for begin, end in zip(data.offsets, data.offsets[1:])]
+    expected = [list(pair) for inputs, followers in spans for pair in zip(inputs, followers)]
+    assert sorted(pairs) == sorted(expected) and torch.equal(histories != 0, targets != 0)
+    assert torch.equal((histories != 0).sum(1), windows.lengths) and windows.lengths.min() > 0
+    places = [place for first, last in zip(windows.first, windows.target) for place in range(first + 1, last + 1)]
+    assert sorted(places) == leave_one_out(data, "train", max_length).target.sort().values.tolist()
+
+
+def test_only_who_has_more_than_a_window_is_cut_and_at_another_place_each_epoch():
+    data = from_sequences([np.arange(1, 11), np.arange(1, 20)])                  # 7 and 16 inputs
+    order, cuts = seeded(0), set()
+    for _ in range(100):
+        windows = training_windows(data, 7, order)
+        assert windows.first[0] == 0 and windows.lengths[0] == 7
+        assert windows.lengths[1:].sum() == 16 and (windows.lengths[2:-1] == 7).all() and windows.lengths.max() <= 7
+        cuts.add(int(windows.lengths[1]))
+    assert cuts == set(range(1, 8))
+
+
+def test_without_a_training_target_there_is_no_window():
+    windows = training_windows(from_sequences([[1, 2, 3], [4, 5, 6]]), 5, seeded(0))
+    assert len(windows) == 0 and length_batches(windows.lengths, 4, seeded(0), sizes=windows.lengths) == []
+
+
+@pytest.mark.parametrize("generator", [None, seeded(1)])
+@pytest.mark.parametrize(("batch_size", "window"), [(1, 1), (40, 3), (100, 64), (10**6, 2)])
+def test_batches_are_filled_by_size(batch_size, window, generator):
+    """Every example once. A batch is about as full as was asked: by less than one example more or, on average, less."""
+    lengths = torch.randint(1, 21, (300,), generator=seeded(0))
+    batches = length_batches(lengths, batch_size, generator, window, sizes=lengths)
+    assert torch.cat(batches).sort().values.tolist() == list(range(300))
+    filled = [int(lengths[batch].sum()) for batch in batches]
+    assert max(filled) < batch_size + 20
+    assert batch_size < 20 or len(batches) <= -(-sum(filled) // batch_size) * (1 + 1 / window) + 1

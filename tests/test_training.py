@@ -19,6 +19,7 @@ from diffurec import (
     CheckpointError, Dataset, DiffuRec, ModelConfig, TrainConfig, evaluate, load_model, stream_seed, train,
 )
 from diffurec.base import files
+from diffurec.data import leave_one_out, length_batches, training_windows
 from diffurec.training import choose_device
 from diffurec.training import loop as training
 
@@ -87,8 +88,9 @@ def test_a_run_does_not_depend_on_the_callers_random_numbers_nor_use_them_up():
 
 
 def test_the_model_ends_with_the_weights_of_the_best_validation():
-    data = tiny_data()
-    history, model, _ = run(data=data, epochs=6, learning_rate=0.05)
+    data = tiny_data(num_items=200)
+    history, model, _ = run(data=data, epochs=8, learning_rate=0.1)
+    assert history.best_epoch < 8                                                # or nothing had to be put back
     best = max(history.log, key=lambda entry: entry["validation"]["NDCG@10"])     # the first of equals
     assert history.best_epoch == best["epoch"]
     assert evaluate(model, data, "validation", num_steps=1) == best["validation"]
@@ -110,6 +112,12 @@ def test_learning_rate_falls_by_lr_gamma_every_lr_step_epochs():
     assert [e["learning_rate"] for e in history.log] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
 
 
+def test_learning_rate_goes_on_falling_after_a_resume(tmp_path):
+    run(epochs=3, lr_step=2, lr_gamma=0.1, checkpoint=tmp_path)
+    assert_same_run(run(epochs=5, lr_step=2, lr_gamma=0.1),
+                    run(epochs=5, lr_step=2, lr_gamma=0.1, checkpoint=tmp_path, resume=True))
+
+
 def test_every_epoch_and_process_has_random_numbers_of_its_own(monkeypatch):
     """The order of the batches, the steps and noise, and dropout's numbers: by what is drawn first from each stream.
 
@@ -120,12 +128,12 @@ def test_every_epoch_and_process_has_random_numbers_of_its_own(monkeypatch):
     class Stop(Exception):
         pass
 
-    def first_draws(lengths, batch_size, order):
+    def first_draws(lengths, batch_size, order, sizes):
         drawn[key] = torch.randint(10**9, (1,), generator=order).item(), torch.randint(10**9, (1,)).item()
         raise Stop
 
-    model, config = new_model(dropout=0.0), TrainConfig(**SETTINGS)
-    seeds = []
+    data, model, config = tiny_data(), new_model(dropout=0.0), TrainConfig(**SETTINGS)
+    examples, seeds = leave_one_out(data, "train", model.max_length), []
     monkeypatch.setattr(training, "length_batches", first_draws)
     monkeypatch.setattr(training, "stream_seed", lambda *name: seeds.append(name) or stream_seed(*name))
     for rank in (0, 1):
@@ -133,7 +141,7 @@ def test_every_epoch_and_process_has_random_numbers_of_its_own(monkeypatch):
         for epoch in (1, 2, 3):
             key = rank, epoch
             with pytest.raises(Stop):
-                training._train_epoch(training._Run(model, tiny_data(), config, torch.device("cpu"), None), None, None, epoch)
+                training._train_epoch(training._Run(model, data, config, torch.device("cpu"), None), data, examples, epoch)
     assert [drawn[0, e][0] for e in (1, 2, 3)] == [drawn[1, e][0] for e in (1, 2, 3)]
     assert len({order for order, _ in drawn.values()}) == 3 and len({own for _, own in drawn.values()}) == 6
     noises = [name for name in seeds if name[2] == 1]
@@ -159,6 +167,50 @@ def test_a_line_per_epoch_is_reported():
     assert lines[0].startswith("epoch 1/2  loss ") and "validation NDCG@10" in lines[0] and "left" in lines[0]
 
 
+@pytest.mark.parametrize(("best", "finished", "tail"), [
+    (2, None, "  (best)  at most 9.8 min left"), (1, None, "  at most 9.8 min left"), (2, "All done.", "  (best)"),
+])
+def test_the_line_of_an_epoch(best, finished, tail):
+    """The time left is the mean second of an epoch, six here, for each of the 98 that may come."""
+    entry = {"epoch": 2, "loss": 1.25, "seconds": 8.0, "validation": {"NDCG@10": 0.1, "HR@10": 0.2}}
+    history = training.History(log=[{"seconds": 4.0}, entry], best_epoch=best, finished=finished)
+    assert training._line(entry, history, TrainConfig(epochs=100)) == (
+        "epoch 2/100  loss 1.2500  8.0 s  validation NDCG@10 0.1000  HR@10 0.2000" + tail)
+
+
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+def test_an_epoch_is_adam_on_the_mean_loss_of_each_batch(attention):
+    """Replayed in a few lines: a model without dropout and with lambda = 0, which hears neither noise nor target.
+
+    The weight decay tells whether the gradient has its right size, which Adam alone would hide.
+    """
+    data, config = tiny_data(), TrainConfig(**{**SETTINGS, "epochs": 1, "weight_decay": 0.1, "eval_every": 9})
+    quiet = dict(dropout=0.0, embedding_dropout=0.0, lambda_uncertainty=0.0, attention=attention)
+    ours, theirs = new_model(data, **quiet), new_model(data, **quiet)
+    history = train(ours, data, config, log=None)
+
+    order = torch.Generator().manual_seed(stream_seed(config.seed, 1, 0))
+    examples = leave_one_out(data, "train", theirs.max_length)
+    if attention == "causal":
+        windows = training_windows(data, theirs.max_length, order)
+        batches = length_batches(windows.lengths, config.batch_size, order, sizes=windows.lengths)
+    else:
+        batches = length_batches(examples.lengths, config.batch_size, order)
+    adam, losses = torch.optim.Adam(theirs.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay), []
+    for index in batches:
+        gather = windows.gather_windows if attention == "causal" else examples.gather
+        histories, targets = gather(index, theirs.max_length)
+        each = theirs(histories, targets, torch.zeros_like(targets), torch.zeros(*targets.shape, 16))
+        adam.zero_grad()
+        each.mean().backward()
+        adam.step()
+        losses.append(each.detach())
+    assert len(torch.cat(losses)) == len(examples) and len({len(each) for each in losses}) > 1
+    assert history.log[0]["loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
+    for (name, one), other in zip(ours.named_parameters(), theirs.parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=lambda m: f"{name}: {m}")
+
+
 # Going on after a stop.
 
 @pytest.mark.parametrize(("shorter", "eval_every"), [(4, 1), (4, 2), (5, 2), (3, 4), (4, 3)])
@@ -172,6 +224,28 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path, shorter, eval_
     assert_same_run(whole, longer)
     assert whole[0].best_epoch == longer[0].best_epoch and whole[0].finished == longer[0].finished
     assert len(contents(tmp_path)) <= 4                                          # last, best, state, and at most one before
+
+
+def test_the_causal_form_resumes_to_the_same_bits(tmp_path):
+    whole = run(model=new_model(attention="causal"))
+    run(epochs=2, checkpoint=tmp_path, model=new_model(attention="causal"))
+    assert_same_run(whole, run(checkpoint=tmp_path, resume=True, model=new_model(seed=9, attention="causal")))
+    assert without_times(whole[0]) != without_times(run()[0])
+
+
+def test_the_causal_form_learns_too():
+    """As the other form above; about as many steps, because a batch holds as many targets."""
+    data = tiny_data(num_users=200)
+    _, _, metrics = run(data=data, model=new_model(data, attention="causal"), epochs=20, patience=20, batch_size=64)
+    assert metrics["HR@5"] > 0.9
+
+
+def test_a_run_made_longer_twice_is_the_straight_run(tmp_path):
+    """Its first end validates where the others do not, its second end does not: nothing of the first stays."""
+    settings = dict(eval_every=2, learning_rate=0.3, patience=9)
+    for epochs in (3, 4, 7):
+        longer = run(epochs=epochs, checkpoint=tmp_path, resume=True, **settings)
+        assert_same_run(run(epochs=epochs, **settings), longer)
 
 
 def test_a_shorter_run_than_was_trained_trains_nothing_more(tmp_path):
@@ -235,6 +309,13 @@ def test_resuming_a_finished_run_trains_nothing_and_gives_its_result(tmp_path):
     before = contents(tmp_path)
     assert_same_run(whole, run(checkpoint=tmp_path, resume=True, model=new_model(seed=9)))
     assert contents(tmp_path) == before
+
+
+def test_a_finished_run_keeps_the_validation_after_its_last_epoch(tmp_path):
+    whole = run(checkpoint=tmp_path, epochs=3, eval_every=2)
+    again = run(checkpoint=tmp_path, epochs=3, eval_every=2, resume=True, model=new_model(seed=9))
+    assert_same_run(whole, again)
+    assert [entry["epoch"] for entry in again[0].log if entry["validation"]] == [2, 3]
 
 
 def test_early_stopping_counts_on_across_a_resume(tmp_path):
@@ -324,6 +405,21 @@ def test_the_batch_whose_loss_is_not_finite_is_the_one_that_is_named(monkeypatch
         run(model=model, batch_size=16)
 
 
+@pytest.mark.parametrize(("poisoned", "seen"), [(4, 4), (5, 8), (-1, 0)])
+def test_losses_are_looked_at_every_few_batches_and_after_the_last(monkeypatch, poisoned, seen):
+    """poisoned: the batch whose loss is not finite, -1 for the last of the epoch; seen: after how many it is noticed."""
+    model, calls = new_model(), []
+    batches = len(length_batches(leave_one_out(tiny_data(), "train", 8).lengths, 16))
+    forward, poisoned, seen = model.forward, poisoned % (batches + 1), seen or batches
+    assert batches > 8 and batches % 4
+    monkeypatch.setattr(training, "CHECK_EVERY", 4)
+    monkeypatch.setattr(model, "forward", lambda *batch: forward(*batch) * (
+        float("nan") if calls.append(1) or len(calls) == poisoned else 1))
+    with pytest.raises(FloatingPointError, match=f"batch {poisoned};"):
+        run(model=model, batch_size=16)
+    assert len(calls) == seen
+
+
 def test_a_model_in_evaluation_mode_is_trained_as_any(tmp_path):
     assert_same_run(run(), run(model=new_model().eval()))
 
@@ -336,6 +432,7 @@ def test_a_model_in_evaluation_mode_is_trained_as_any(tmp_path):
     ("dropout", dict(model=dict(dropout=0.2)), r"dropout = 0.1, not 0.2"),
     ("hidden_size", dict(model=dict(hidden_size=32)), r"hidden_size = 16, not 32"),
     ("precision", dict(precision="bfloat16"), r"precision = 'float32', not 'bfloat16'"),
+    ("attention", dict(model=dict(attention="causal")), r"attention = 'bidirectional', not 'causal'"),
     ("cross_attention", dict(model=dict(cross_attention=True)), r"cross_attention = False, not True"),
     ("offset_noise", dict(model=dict(offset_noise="shared")), r"offset_noise = 'none', not 'shared'"),
     ("offset_strength", dict(model=dict(offset_strength=0.2)), r"offset_strength = 0.1, not 0.2"),
@@ -357,7 +454,7 @@ def test_a_directory_that_holds_a_run_is_not_overwritten_without_resume(tmp_path
     run(checkpoint=tmp_path)
     before = contents(tmp_path)
     with refused("a directory that holds a run, without resume", CheckpointError, "already holds a run; pass resume=True"):
-        run(checkpoint=tmp_path)
+        train(new_model(), tiny_data(), TrainConfig(**SETTINGS), tmp_path, log=None)
     assert contents(tmp_path) == before
 
 
@@ -631,7 +728,7 @@ def threads():
     names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").glob("*")]
     Path(sys.argv[1], f"threads-{{rank}}").write_text("".join(names))
 
-model = t.new_model(dropout=0.0, embedding_dropout=0.0, lambda_uncertainty=0.0)
+model = t.new_model(dropout=0.0, embedding_dropout=0.0, lambda_uncertainty=0.0, attention={attention!r})
 history, model, metrics = t.run(checkpoint=sys.argv[1], model=model, data=t.tiny_data(101), device="cpu", weight_decay=0.01)
 with open(f"{{sys.argv[1]}}/rank-{{distributed.rank()}}.json", "w") as file:
     json.dump([distributed.world_size(), history.log, metrics], file)
@@ -639,7 +736,8 @@ rank = distributed.rank()
 """
 
 
-def test_two_processes_train_and_evaluate_as_one(tmp_path):
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+def test_two_processes_train_and_evaluate_as_one(tmp_path, attention):
     """torchrun with gloo, the same global batches, no dropout or lambda (each process draws its own).
 
     Losses agree to 1e-4 relative (sums in another order, grown over four epochs), metrics to 0.02: two of 101 users may
@@ -647,7 +745,7 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
     a common scale of the gradients, but not beside a weight decay, which it does not scale.
     """
     script = tmp_path / "script.py"
-    script.write_text(PARALLEL.format(path=[str(REPOSITORY), str(REPOSITORY / "tests")]))
+    script.write_text(PARALLEL.format(path=[str(REPOSITORY), str(REPOSITORY / "tests")], attention=attention))
     results = {}
     for processes in (1, 2):
         directory = tmp_path / str(processes)

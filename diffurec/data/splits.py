@@ -1,4 +1,6 @@
-"""Leave-one-out as index pairs into the flat item array, and batches of similar length cut to their longest history."""
+"""Leave-one-out as index pairs into the flat item array, windows over it, and batches of similar length cut to their
+longest history.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -39,6 +41,14 @@ class Examples:
         histories = torch.where(real, self.items[position.clamp(min=0)], 0)
         return histories.long(), self.items[target.squeeze(1)].long()
 
+    def gather_windows(self, index: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The items of the histories `index` [B], and for each the item after it, the last one's being the example's target:
+        both [B, length] int64, padded with 0 on the right."""
+        position = self.first[index].unsqueeze(1).long() + torch.arange(length, device=index.device)    # [B, length]
+        real = position < self.target[index].unsqueeze(1)
+        position = torch.where(real, position, 0)
+        return torch.where(real, self.items[position], 0).long(), torch.where(real, self.items[position + 1], 0).long()
+
 
 def leave_one_out(data: Dataset, split: Split, max_length: int) -> Examples:
     """The examples of a split: test predicts each user's last item, validation the one before, train all earlier ones.
@@ -62,24 +72,53 @@ def leave_one_out(data: Dataset, split: Split, max_length: int) -> Examples:
     return Examples(tensor(data.items), tensor(first), tensor(target))
 
 
+def training_windows(data: Dataset, max_length: int, generator: torch.Generator) -> Examples:
+    """The training sequences cut into windows of at most `max_length` items, for `Examples.gather_windows`.
+
+    Every training target follows exactly one item of one window. Who has more than `max_length` is cut at a place that the
+    generator draws, so that each epoch a target sees another part of what was before it.
+    """
+    max_length = whole(max_length, "max_length")
+    begin, counts = data.offsets[:-1], np.diff(data.offsets) - 3                # [U] positions in data.items, targets each
+    drawn = torch.randint(1, max_length + 1, (len(counts),), generator=generator).numpy()
+    head = np.where(counts <= max_length, counts, drawn)                        # how many items the first window has
+    number = (counts > 0) + -(-(counts - head) // max_length)                   # of windows of each user
+    users = np.repeat(np.arange(len(begin)), number)
+    within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    end = begin[users] + head[users] + within * max_length
+    first = np.where(within > 0, end - max_length, begin[users])
+    target = np.minimum(end, begin[users] + counts[users])
+    tensor = lambda x: torch.from_numpy(x.astype(np.int32))                     # noqa: E731
+    return Examples(tensor(data.items), tensor(first), tensor(target))
+
+
 def length_batches(
-    lengths: torch.Tensor, batch_size: int, generator: torch.Generator | None = None, window: int = 64
+    lengths: torch.Tensor, batch_size: int, generator: torch.Generator | None = None, window: int = 64,
+    sizes: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """Indices of all examples in batches of similar length, as a list of [B <= batch_size] tensors.
 
     With a generator: shuffled, then sorted by length within windows of `window` batches, and the batches shuffled, so
     that every example comes once an epoch and its companions change. Without: sorted by length over all.
+    With sizes [N] an example fills so much of a batch, and a batch holds about `batch_size` of it, at least one example.
     """
     batch_size, window = whole(batch_size, "batch_size"), whole(window, "window")
     if not len(lengths):
         return []
 
-    def cut(index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def cut(index: torch.Tensor) -> list[torch.Tensor]:
         index = index[torch.argsort(lengths[index], stable=True)]
-        return index.tensor_split(-(-len(index) // batch_size))                 # sizes differ by at most one
+        if sizes is None:
+            return list(index.tensor_split(-(-len(index) // batch_size)))       # sizes differ by at most one
+        filled = np.cumsum(sizes[index].numpy())
+        parts = -(-int(filled[-1]) // batch_size)
+        edges = np.searchsorted(filled, np.arange(1, parts) * (filled[-1] / parts), side="right")
+        return [batch for batch in index.tensor_split(edges.tolist()) if len(batch)]
 
     if generator is None:
-        return list(cut(torch.arange(len(lengths))))
+        return cut(torch.arange(len(lengths)))
     order = torch.randperm(len(lengths), generator=generator)
-    batches = [b for part in order.tensor_split(-(-len(order) // (window * batch_size))) for b in cut(part)]
+    total = len(lengths) if sizes is None else int(sizes.numpy().sum())
+    parts = order.tensor_split(-(-total // (window * batch_size)))
+    batches = [b for part in parts if len(part) for b in cut(part)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator)]

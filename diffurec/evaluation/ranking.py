@@ -1,5 +1,6 @@
 """Full-ranking evaluation: the rank of each user's held-out item among the whole catalogue, then HR, NDCG and MRR."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -83,7 +84,7 @@ def predictions(
 def predicting(model: Model) -> Iterator[None]:
     """Within, the model is in evaluation mode and computes by the fast forms, without gradients; a baseline has no mode."""
     install(model)
-    training = getattr(model, "training", False)
+    training = isinstance(model, torch.nn.Module) and model.training
     if isinstance(model, torch.nn.Module):
         model.eval()
     try:
@@ -120,12 +121,12 @@ def tied_ranks(model: Model, prediction: Any, targets: torch.Tensor) -> torch.Te
     """
     spans = item_chunks(model.num_items)
     # One chunk is kept for both passes; several are scored twice, so that only one is in memory at a time.
-    kept = [model.score_items(prediction, *spans[0])] if len(spans) == 1 else None
+    kept = [model.score_items(prediction, *span) for span in spans] if len(spans) == 1 else None
 
     def chunks() -> Iterator[tuple[tuple[int, int], torch.Tensor]]:
         return zip(spans, kept or (model.score_items(prediction, *span) for span in spans))
 
-    own: torch.Tensor | float = 0.0
+    own: torch.Tensor | float = math.nan
     finite = []
     for (first, _), scores in chunks():
         finite.append(torch.stack(scores.aminmax()).isfinite().all())            # the extremes are NaN if any is

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import paper
+from ..paper.approximator import over_heads
 from ..paper.config import Precision
 from .catalogue import catalogue_cross_entropy, item_chunks
 from .processor import chosen_forms, fast_matmul, warn_of_emulated_bfloat16
@@ -102,14 +103,13 @@ class Attention(paper.Attention):       # plain: paper.Attention
 
     def shares(self, query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
         scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)
-        return softmax(scores if key_mask is None else scores.masked_fill(~key_mask[:, None, None, :], -math.inf))
+        return softmax(scores if key_mask is None else scores.masked_fill(~over_heads(key_mask), -math.inf))
 
     def forward(self, queries: Tensor, memory: Tensor, key_mask: Tensor | None = None) -> Tensor:
         if queries.device.type == "cpu":
             return super().forward(queries, memory, key_mask)
         query, key, value = self.project(queries, memory)
-        mask = None if key_mask is None else key_mask[:, None, None, :]
-        heads = F.scaled_dot_product_attention(query, key, value, mask)
+        heads = F.scaled_dot_product_attention(query, key, value, None if key_mask is None else over_heads(key_mask))
         return self.out(heads.transpose(1, 2).flatten(2))
 
 
@@ -119,14 +119,27 @@ class Block(paper.Block):               # plain: paper.Block
     def forward(self, x: Tensor, key_mask: Tensor | None = None, last_only: bool = False) -> Tensor:
         memory = self.attention_norm(x)
         x, queries = (x[:, -1:], memory[:, -1:]) if last_only else (x, memory)
+        if last_only and key_mask is not None and key_mask.dim() == 3:
+            key_mask = key_mask[:, -1:]
         x = x + self.dropout(self.attention(queries, memory, key_mask))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class StepEmbedding(paper.StepEmbedding):   # plain: paper.StepEmbedding
+    """Each of the T steps embedded once, where more are asked for."""
+
+    def forward(self, t: Tensor) -> Tensor:
+        if t.numel() <= self.num_steps:
+            return super().forward(t)
+        return F.embedding(t, super().forward(torch.arange(self.num_steps, device=t.device)))
 
 
 class Approximator(paper.Approximator):  # plain: paper.Approximator
     """The last block computes the last position alone, because no other is read."""
 
-    def forward(self, z: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, key_mask: Tensor | None = None, every: bool = False) -> Tensor:
+        if every:
+            return super().forward(z, key_mask, every)
         *blocks, last = self.blocks
         for block in blocks:
             z = block(z, key_mask)
@@ -151,7 +164,9 @@ class DiffuRec(paper.DiffuRec):         # plain: paper.DiffuRec
 
     def embed_history(self, histories: Tensor) -> tuple[Tensor, Tensor | None]:
         embedded, key_mask = super().embed_history(histories)
-        return embedded, None if key_mask is None or bool(key_mask[:, 0].all()) else key_mask    # left-padded: column 0 tells
+        if key_mask is None or key_mask.dim() == 3 or not bool(key_mask[:, 0].all()):       # left-padded: column 0 tells
+            return embedded, key_mask
+        return embedded, None
 
     def predict_x_start(
         self, embedded: Tensor, key_mask: Tensor | None, x_t: Tensor, t: Tensor, lambda_: Tensor
@@ -185,7 +200,8 @@ class DiffuRecSys(DiffuRec, paper.DiffuRecSys):     # plain: paper.DiffuRecSys
 
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout: Dropout, nn.GELU: TanhGELU, paper.FeedForward: FeedForward, paper.Attention: Attention,
-    paper.Block: Block, paper.Approximator: Approximator, paper.DiffuRec: DiffuRec, paper.DiffuRecSys: DiffuRecSys,
+    paper.Block: Block, paper.StepEmbedding: StepEmbedding, paper.Approximator: Approximator,
+    paper.DiffuRec: DiffuRec, paper.DiffuRecSys: DiffuRecSys,
 }
 
 

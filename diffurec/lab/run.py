@@ -161,10 +161,10 @@ def first_difference(result: Mapping[str, Any], run: Run) -> str | None:
     """The first parameter in which a result differs from the run, as "seed = 1, not 0"; None if it is the run's."""
     recorded = result["parameters"]
     for name, value in run.parameters.items():
-        if name not in recorded:
+        if name not in recorded and value is not None:      # None: as the settings have it, before there was a choice too
             return f"no {name}, not {value!r}"
-        if recorded[name] != value:
-            return f"{name} = {recorded[name]!r}, not {value!r}"
+        if recorded.get(name) != value:
+            return f"{name} = {recorded.get(name)!r}, not {value!r}"
     return None
 
 

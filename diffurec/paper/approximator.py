@@ -18,6 +18,11 @@ from .config import Activation, ModelConfig
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"gelu": partial(nn.GELU, approximate="tanh"), "relu": nn.ReLU}
 
 
+def over_heads(key_mask: Tensor) -> Tensor:
+    """A key mask [B, L] as [B, 1, 1, L], or one of each query [B, Q, L] as [B, 1, Q, L]."""
+    return key_mask.unsqueeze(1) if key_mask.dim() == 3 else key_mask[:, None, None, :]
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention: queries [B, Q, d], keys and values from memory [B, L, d] -> [B, Q, d]."""
 
@@ -40,11 +45,11 @@ class Attention(nn.Module):
         """softmax(q . k / sqrt(d/H)): [B, H, Q, L], each row adding up to 1, and 0 where a key is masked."""
         scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)        # [B, H, Q, L]
         if key_mask is not None:
-            scores = scores.masked_fill(~key_mask[:, None, None, :], -math.inf)  # [B, 1, 1, L]: no query sees padding
+            scores = scores.masked_fill(~over_heads(key_mask), -math.inf)        # no query sees padding, or what is later
         return scores.softmax(-1)
 
     def forward(self, queries: Tensor, memory: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """key_mask: [B, L] bool, True where a key may be attended to; None where every key may."""
+        """key_mask: [B, L] bool, True where a key may be attended to, or [B, Q, L] by which query; None where every key may."""
         query, key, value = self.project(queries, memory)                        # [B, H, Q, d/H], twice [B, H, L, d/H]
         mixed = self.shares(query, key, key_mask) @ value                        # [B, H, Q, d/H]
         return self.out(mixed.transpose(1, 2).flatten(2))                        # [B, Q, H, d/H] -> [B, Q, d]
@@ -88,7 +93,7 @@ class StepEmbedding(nn.Module):
 
     def __init__(self, hidden_size: int, num_steps: int, max_period: int = 10_000):
         super().__init__()
-        self.scale = 1000 / num_steps                                            # as if there were 1,000 steps
+        self.num_steps, self.scale = num_steps, 1000 / num_steps                 # as if there were 1,000 steps
         half = hidden_size // 2                                                  # half cosines, half sines
         frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)  # [d/2], from 1 down to nearly 1/max_period
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -102,9 +107,10 @@ class StepEmbedding(nn.Module):
 
 
 class Approximator(nn.Module):
-    """f: the item distributions z_1..z_n [B, L, d] -> x_0_hat [B, d], the last position's output.
+    """f: the item distributions z_1..z_n [B, L, d] -> x_0_hat [B, d], the last position's output; every: all of them.
 
-    Attention is bidirectional and there are no positions, so only the last item's place matters.
+    Attention is bidirectional and there are no positions, so only the last item's place matters. With a causal mask
+    [B, L, L] position k reads z_1..z_k alone, so that its output is the last one of that prefix: [B, L, d] are all.
     """
 
     def __init__(self, config: ModelConfig):
@@ -113,8 +119,8 @@ class Approximator(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)                  # closes the stack: x_0_hat has one scale
 
-    def forward(self, z: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, key_mask: Tensor | None = None, every: bool = False) -> Tensor:
         for block in self.blocks:
             z = block(z, key_mask)                                               # [B, L, d], every position computed
-        last = z[:, -1]                                                          # [B, d], the latest item's position
+        last = z if every else z[:, -1]                                          # [B, d], the latest item's position
         return self.norm(self.dropout(last))

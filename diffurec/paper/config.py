@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, get_args
 from ..base.checks import whole
 
 NoiseSchedule = Literal["truncated_linear", "linear", "cosine", "sqrt", "truncated_cosine"]
+AttentionForm = Literal["bidirectional", "causal"]
 OffsetNoise = Literal["none", "constant", "shared", "elementwise"]  # readings of it: `GaussianDiffusion.draw_noise`
 Activation = Literal["gelu", "relu"]
 Precision = Literal["float32", "bfloat16"]  # bfloat16: products in 16 bits by torch.autocast; weights and sums stay in 32
@@ -70,6 +71,8 @@ class ModelConfig(Config):
     noise_schedule: NoiseSchedule = "truncated_linear"
     lambda_uncertainty: float = 0.001  # delta: mean and standard deviation of lambda
     activation: Activation = "gelu"   # of the feed-forward: "gelu" (by tanh) or "relu"
+    # "causal": a position sees itself and earlier ones, so that one pass trains every prefix of a history [3]
+    attention: AttentionForm = "bidirectional"
     # The extensions of DiffuRecSys [2], off by default
     cross_attention: bool = False     # instead of the sum (eq. 16)
     offset_noise: OffsetNoise = "none"  # or "constant" (eq. 17), "shared", "elementwise"
@@ -89,6 +92,7 @@ class ModelConfig(Config):
         self._require_real(("offset_strength",), lambda value: value >= 0, "of at least 0")
         self._require(type(self.cross_attention) is bool, "cross_attention", "True or False")
         self._require_choice("noise_schedule", get_args(NoiseSchedule))
+        self._require_choice("attention", get_args(AttentionForm))
         self._require_choice("offset_noise", get_args(OffsetNoise))
         self._require_choice("activation", get_args(Activation))
 

@@ -1,6 +1,8 @@
 """DiffuRec [1]: a Transformer that reconstructs the next item's embedding from noise and a history. Then DiffuRecSys [2].
 
 DiffuRecSys is the same model with two settings changed: `cross_attention`, here, and `offset_noise`, in diffusion.py.
+With `attention="causal"` one pass trains all K prefixes of a history, each with a target, step and noise of its own, as
+in ADRec [3] (Chen, Xu, Jiang 2025); the weights and the prediction are those of any DiffuRec.
 
 e_i  an item's embedding, [d]             x_s  the target's embedding after s steps of noise, [B, d]; x_0 without
 d_s  the embedding of the step, [d]       l_i  ~ N(delta, delta), how much of the target an item gets, [B, L, d]
@@ -65,8 +67,16 @@ class DiffuRec(nn.Module):
         return self.config.max_length
 
     def embed_history(self, histories: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Left-padded item ids [B, L] -> (e_1..e_n [B, L, d], key mask [B, L], True at items; fast: None where all are)."""
-        return self.history_norm(self.history_dropout(self.item_embedding(histories))), histories != 0
+        """Padded item ids [B, L] -> (e_1..e_n [B, L, d], key mask [B, L], True at items; fast: None where all are).
+
+        Causal: the mask is [B, L, L], True where a query may see a key: items up to its own place, and itself.
+        """
+        key_mask = histories != 0                                                # [B, L]
+        if self.config.attention == "causal":
+            L = histories.shape[1]
+            itself = torch.eye(L, dtype=torch.bool, device=histories.device)     # padding too sees a key: no softmax over none
+            key_mask = key_mask.unsqueeze(1).expand(-1, L, -1).tril() | itself   # [B, L, L]
+        return self.history_norm(self.history_dropout(self.item_embedding(histories))), key_mask
 
     def draw_lambda(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         """l_i ~ N(delta, delta), elementwise; delta is mean and standard deviation."""
@@ -75,12 +85,14 @@ class DiffuRec(nn.Module):
         return noise.add_(1).mul_(delta)                                         # delta (1 + noise)
 
     def _noisy_target(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return (x_t + self.step_embedding(t)).unsqueeze(1)                       # x_s + d_s: [B, 1, d], for all positions
+        target = x_t + self.step_embedding(t)                                    # x_s + d_s: [B, d], or [B, L, d]
+        return target if target.dim() == 3 else target.unsqueeze(1)              # [B, 1, d]: the same for all positions
 
     def item_distributions(
         self, embedded: Tensor, key_mask: Tensor | None, x_t: Tensor, t: Tensor, lambda_: Tensor
     ) -> Tensor:
         """z_1..z_n, where the noisy target meets the history. embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, L, d].
+        With x_t: [B, L, d] and t: [B, L] each position has a target of its own.
 
         The sum [1]: z_i = e_i + l_i (x_s + d_s).
         Cross-attention [2]: z_i = e_i + CrossAttention(query l_i (x_s + d_s), keys and values
@@ -101,8 +113,12 @@ class DiffuRec(nn.Module):
     def predict_x_start(
         self, embedded: Tensor, key_mask: Tensor | None, x_t: Tensor, t: Tensor, lambda_: Tensor
     ) -> Tensor:
-        """x_0_hat = f(z_1..z_n). embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, d]."""
-        return self.approximator(self.item_distributions(embedded, key_mask, x_t, t, lambda_), key_mask)
+        """x_0_hat = f(z_1..z_n). embedded, lambda_: [B, L, d]; x_t: [B, d]; t: [B] -> [B, d].
+
+        With x_t: [B, L, d] and t: [B, L], a target for each position -> [B, L, d], the output of each.
+        """
+        z = self.item_distributions(embedded, key_mask, x_t, t, lambda_)         # [B, L, d]
+        return self.approximator(z, key_mask, every=x_t.dim() == 3)
 
     @torch.no_grad()
     def cross_attention_weights(
@@ -126,11 +142,19 @@ class DiffuRec(nn.Module):
 
         histories: [B, L] left-padded ids; targets: [B] ids; t: [B] in 0..T-1; noise: [B, d].
         x_0 is the target's embedding, as in the released code (the paper draws it around sqrt(a_0) e).
+
+        Every prefix at once, for a causal model: histories [B, L], padded on the right; targets [B, L], the item after
+        each position, 0 at padding; t: [B, L]; noise: [B, L, d] -> [P], one loss for each of the P targets, row by row.
+        ValueError for such targets and a model that is not causal: it would see them in its history.
         """
+        if targets.dim() == 2 and self.config.attention != "causal":
+            raise ValueError('A target for each position needs ModelConfig(attention="causal"); this model sees later items.')
         embedded, key_mask = self.embed_history(histories)                       # [B, L, d], [B, L]
         x_start = self.item_embedding(targets)                                   # [2] eq. 19: x_0, [B, d]
         x_t = self.diffusion.q_sample(x_start, t, noise)                         # [B, d]
         x_start_hat = self.predict_x_start(embedded, key_mask, x_t, t, self.draw_lambda(embedded.shape, generator))
+        if targets.dim() == 2:
+            x_start_hat, targets = x_start_hat[targets != 0], targets[targets != 0]     # [P, d], [P]: no scores at padding
         return self.cross_entropy(x_start_hat, targets)                          # [B]
 
     def cross_entropy(self, x_start: Tensor, targets: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ class TrainConfig(Config):
     """How a model is trained; the defaults are the settings of Li et al. 2023 but for `epochs`, which is theirs at most."""
 
     epochs: int = 500
-    batch_size: int = 512             # examples of a step, over all processes together
+    batch_size: int = 512             # examples (targets) of a step, over all processes together; causal: about so many
     learning_rate: float = 1e-3       # Adam
     weight_decay: float = 0.0         # Adam's L2 term
     lr_step: int = 100                # StepLR: every `lr_step` epochs ...

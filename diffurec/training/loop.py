@@ -20,7 +20,7 @@ from ..base import distributed
 from ..base.checks import whole
 from ..base.seeds import stream_seed
 from ..data.dataset import Dataset
-from ..data.splits import Examples, leave_one_out, length_batches
+from ..data.splits import Examples, leave_one_out, length_batches, training_windows
 from ..evaluation import evaluate
 from ..fast import fast_matmul, install, kept_memory, warn_of_emulated_bfloat16
 from ..paper import DiffuRec
@@ -79,13 +79,13 @@ def train(
 
 
 def _train(run: "_Run", data: Dataset, examples: Examples, say: Callable[[str], object]) -> None:
-    config, on_device = run.config, examples.to(run.device)
+    config = run.config
     while run.history.finished is None:
         epoch = len(run.history.log) + 1
         start = time.perf_counter()
         learning_rate = run.optimizer.param_groups[0]["lr"]
         with kept_memory():                                                      # given back after each epoch
-            loss = _train_epoch(run, examples.lengths, on_device, epoch)
+            loss = _train_epoch(run, data, examples, epoch)
         entry: dict[str, Any] = {
             "epoch": epoch, "loss": loss, "seconds": time.perf_counter() - start, "learning_rate": learning_rate,
             "validation": None,
@@ -97,8 +97,8 @@ def _train(run: "_Run", data: Dataset, examples: Examples, say: Callable[[str], 
     run.restore_best()
 
 
-def _train_epoch(run: "_Run", lengths: torch.Tensor, examples: Examples, epoch: int) -> float:
-    """One pass over all training examples; returns the mean loss per example."""
+def _train_epoch(run: "_Run", data: Dataset, examples: Examples, epoch: int) -> float:
+    """One pass over all training examples, one by one or, in a causal model, in windows; returns the mean loss of one."""
     model, config, device = run.model, run.config, run.device
     rank, world = distributed.rank(), distributed.world_size()
     # Order, steps and noise are drawn for the whole batch alike in every process; lambda and dropout in each for itself.
@@ -107,26 +107,31 @@ def _train_epoch(run: "_Run", lengths: torch.Tensor, examples: Examples, epoch: 
     torch.manual_seed(stream_seed(config.seed, epoch, 2, rank))
     model.train()
     losses, total = [], torch.zeros((), dtype=torch.float64, device=device)
-    batches = length_batches(lengths, config.batch_size, order)
+    windows = training_windows(data, model.max_length, order) if model.config.attention == "causal" else None
+    lengths = examples.lengths if windows is None else windows.lengths
+    sizes = None if windows is None else lengths                                 # a window has as many examples as items
+    gather = examples.to(device).gather if windows is None else windows.to(device).gather_windows
+    batches = length_batches(lengths, config.batch_size, order, sizes=sizes)
     for number, index in enumerate(batches, start=1):
-        histories, targets = examples.gather(index.to(device), int(lengths[index].max()))
-        t = torch.randint(model.diffusion.num_steps, (len(index),), generator=noise_stream, device=device)
-        noise = model.diffusion.draw_noise((len(index), model.config.hidden_size), noise_stream)
+        histories, targets = gather(index.to(device), int(lengths[index].max()))
+        count = len(index) if sizes is None else int(sizes[index].sum())        # of examples
+        t = torch.randint(model.diffusion.num_steps, targets.shape, generator=noise_stream, device=device)
+        noise = model.diffusion.draw_noise((*targets.shape, model.config.hidden_size), noise_stream)
         mine = slice(rank, None, world)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             losses_here = run.parallel(histories[mine], targets[mine], t[mine], noise[mine])
-        loss = losses_here.sum() / len(index)
+        loss = losses_here.sum() / count
         run.optimizer.zero_grad(set_to_none=True)
         (loss * world).backward()                                                # DDP divides the gradients by world
         if config.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         run.optimizer.step()
         losses.append(loss.detach())
-        total += losses[-1].double() * len(index)
+        total += losses[-1].double() * count
         if number % CHECK_EVERY == 0 or number == len(batches):
             _check_finite(losses, epoch, first_batch=number - len(losses) + 1)
             losses = []
-    return float(distributed.sum_over_processes(total)) / len(lengths)
+    return float(distributed.sum_over_processes(total)) / len(examples)
 
 
 def _check_finite(losses: list[torch.Tensor], epoch: int, first_batch: int) -> None:
