@@ -22,7 +22,7 @@ from nbclient import NotebookClient
 
 from diffurec import __version__, command, load_interactions
 from diffurec.base import places
-from diffurec.lab import check_run, file_digest, grids, kernels, launch as launcher, run as one_run, write_result
+from diffurec.lab import check_run, file_digest, grids, kernels, launch as launcher, local, run as one_run, write_result
 from diffurec.lab.grids import Grid
 from diffurec.lab.progress import Lines, Progress
 from test_results import RANKS, make_outcome
@@ -687,6 +687,21 @@ def test_an_interrupted_launch_leaves_no_kernel_and_no_half_written_file(lab, na
     assert lab.run("grid", "--jobs", "2") == 0
     said = capsys.readouterr().out
     assert said.count("starts at epoch 2") == 2 and said.count("starts at epoch 1") == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread")
+def test_a_signal_that_reaches_another_thread_than_the_first_is_handled_too(monkeypatch):
+    stopped = threading.Event()
+
+    def finish(run, label, launch):
+        time.sleep(0.5)         # until the first thread waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        assert stopped.wait(10)
+        return "stopped"
+
+    monkeypatch.setattr(local, "finish", finish)
+    with local.on_interrupt(lambda *_: stopped.set()):
+        assert local.finish_all([SimpleNamespace(name="run")], None, SimpleNamespace(jobs=None)) == ["stopped"]
 
 
 def test_a_launch_interrupted_in_its_report_leaves_no_kernel_and_no_half_written_file(lab, capsys):

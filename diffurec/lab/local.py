@@ -3,7 +3,7 @@
 import signal
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from .grids import Run
@@ -14,7 +14,10 @@ def finish_all(runs: list[Run], launch: Launch, options: Namespace) -> list[Outc
     """Finishes the runs, `options.jobs` at once."""
     labels = [f"[{number}/{len(runs)}] {run.name}:" for number, run in enumerate(runs, start=1)]
     with ThreadPoolExecutor(options.jobs or 1) as pool:
-        return list(pool.map(lambda run, label: finish(run, label, launch), runs, labels))
+        made = [pool.submit(finish, run, label, launch) for run, label in zip(runs, labels)]
+        while wait(made, timeout=0.2).not_done:
+            pass        # this thread handles signals, and one that reaches another thread does not wake it
+        return [one.result() for one in made]
 
 
 @contextmanager
