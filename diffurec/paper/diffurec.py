@@ -118,7 +118,7 @@ class DiffuRec(nn.Module):
         With x_t: [B, L, d] and t: [B, L], a target for each position -> [B, L, d], the output of each.
         """
         z = self.item_distributions(embedded, key_mask, x_t, t, lambda_)         # [B, L, d]
-        return self.approximator(z, key_mask, every=x_t.dim() == 3)
+        return self.approximator(z, key_mask, every=True) if x_t.dim() == 3 else self.approximator(z, key_mask)
 
     @torch.no_grad()
     def cross_attention_weights(
