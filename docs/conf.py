@@ -25,7 +25,6 @@ from sphinx.util import logging
 import diffurec
 
 ROOT = Path(__file__).resolve().parent.parent
-DRAWING = ROOT / "docs" / "model.svg"
 CALM = {
     "color-sidebar-link-text": "var(--color-foreground-secondary)",
     "color-sidebar-link-text--top-level": "var(--color-foreground-primary)",
@@ -73,11 +72,11 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#8fc1e3", "color-brand-content": "#8fc1e3", **CALM},
 }
 html_math_renderer = "mathml"
-html_static_path = ["_static", *(["model.svg"] if DRAWING.exists() else [])]
+html_static_path = ["_static", "model.svg"]
 html_css_files = ["site.css"]
 templates_path = ["_templates"]
 html_additional_pages = {"index": "front.html"}
-html_context = {"master_doc": "index", "drawing": DRAWING.exists()}
+html_context = {"master_doc": "index"}
 html_copy_source = True
 html_sourcelink_suffix = ""     # so the copy of a notebook has its name
 html_show_search_summary = False    # read by requests, which a browser refuses between files

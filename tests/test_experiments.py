@@ -689,6 +689,13 @@ def test_an_interrupted_launch_leaves_no_kernel_and_no_half_written_file(lab, na
     assert said.count("starts at epoch 2") == 2 and said.count("starts at epoch 1") == 1
 
 
+@pytest.mark.parametrize(("now", "said"), [(None, None), ("causal", "no attention, not 'causal'")])
+def test_a_result_from_before_a_setting_is_of_a_run_that_leaves_it_open(now, said):
+    """What None stands for was all there was; a value was not run."""
+    run = SimpleNamespace(parameters={"seed": 0, "attention": now})
+    assert one_run.first_difference({"parameters": {"seed": 0}}, run) == said
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread")
 def test_a_signal_that_reaches_another_thread_than_the_first_is_handled_too(monkeypatch):
     stopped = threading.Event()

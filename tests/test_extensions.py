@@ -415,7 +415,7 @@ def test_an_unknown_variant_or_settings_is_refused_with_all_that_are_known(told,
 
 @pytest.mark.parametrize("settings", [
     {"hidden_size": 0}, {"hidden_size": 30}, {"cross_attention": 1}, {"offset_noise": "offset"}, {"offset_strength": -1},
-    {"activation": "tanh"}, {"epochs": "4"}, {"precision": "float16"},
+    {"activation": "tanh"}, {"attention": "sideways"}, {"epochs": "4"}, {"precision": "float16"},
 ], ids=repr)
 def test_a_bad_value_of_a_run_is_refused_in_a_sentence_that_names_it(told, settings):
     message = fails(lambda: configure(**settings))

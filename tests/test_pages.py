@@ -47,6 +47,13 @@ def test_nothing_is_fetched(tmp_path):
     assert page.find("a", href="https://example.org")
 
 
+def test_the_cell_for_bare_kernels_is_left_out(tmp_path):
+    text, _ = page_of(tmp_path, new_code_cell("first = 1", metadata={"tags": ["remove-cell"]}),
+                      new_code_cell("second = 2", metadata={"tags": ["trained"]}), new_code_cell("third = 3"))
+    visible = BeautifulSoup(text, "html.parser").get_text()
+    assert "first" not in visible and "second" in visible and "third" in visible
+
+
 def shown(element):
     """The text that a browser shows of an element, with one space for any; pandoc keeps a formula's source beside it."""
     return " ".join("".join(text for text in element.strings if text.parent.name != "annotation").split())

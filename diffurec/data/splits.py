@@ -50,6 +50,10 @@ class Examples:
         return torch.where(real, self.items[position], 0).long(), torch.where(real, self.items[position + 1], 0).long()
 
 
+def _examples(*arrays: np.ndarray) -> Examples:
+    return Examples(*(torch.from_numpy(array.astype(np.int32)) for array in arrays))
+
+
 def leave_one_out(data: Dataset, split: Split, max_length: int) -> Examples:
     """The examples of a split: test predicts each user's last item, validation the one before, train all earlier ones.
 
@@ -68,8 +72,7 @@ def leave_one_out(data: Dataset, split: Split, max_length: int) -> Examples:
     else:
         start, target = begin, end - (1 if split == "test" else 2)
     first = np.maximum(start, target - max_length)
-    tensor = lambda x: torch.from_numpy(x.astype(np.int32))                     # noqa: E731
-    return Examples(tensor(data.items), tensor(first), tensor(target))
+    return _examples(data.items, first, target)
 
 
 def training_windows(data: Dataset, max_length: int, generator: torch.Generator) -> Examples:
@@ -88,8 +91,7 @@ def training_windows(data: Dataset, max_length: int, generator: torch.Generator)
     end = begin[users] + head[users] + within * max_length
     first = np.where(within > 0, end - max_length, begin[users])
     target = np.minimum(end, begin[users] + counts[users])
-    tensor = lambda x: torch.from_numpy(x.astype(np.int32))                     # noqa: E731
-    return Examples(tensor(data.items), tensor(first), tensor(target))
+    return _examples(data.items, first, target)
 
 
 def length_batches(

@@ -2,6 +2,7 @@
 
 [1] Li, Sun, Li: DiffuRec: A Diffusion Model for Sequential Recommendation, TOIS 2023, arXiv 2304.00686.
 [2] Zolghadr, Winther, Jeha: Generative Diffusion Models for Sequential Recommendations, ROEGEN@RecSys 2024, arXiv 2410.19429.
+[3] Chen, Xu, Jiang: ADRec, 2025, arXiv 2505.19544: a step and noise for each position, under a causal mask.
 
 Numbers of equations and algorithms are those of [2]; docs/equations.md lists the line of each. Nothing here is tuned for
 speed: ../fast replaces some parts by forms that compute the same.

@@ -107,10 +107,11 @@ def _train_epoch(run: "_Run", data: Dataset, examples: Examples, epoch: int) -> 
     torch.manual_seed(stream_seed(config.seed, epoch, 2, rank))
     model.train()
     losses, total = [], torch.zeros((), dtype=torch.float64, device=device)
-    windows = training_windows(data, model.max_length, order) if model.config.attention == "causal" else None
-    lengths = examples.lengths if windows is None else windows.lengths
-    sizes = None if windows is None else lengths                                 # a window has as many examples as items
-    gather = examples.to(device).gather if windows is None else windows.to(device).gather_windows
+    lengths, sizes, gather = examples.lengths, None, examples.to(device).gather
+    if model.config.attention == "causal":
+        windows = training_windows(data, model.max_length, order)
+        lengths, gather = windows.lengths, windows.to(device).gather_windows
+        sizes = lengths                                                          # a window has as many examples as items
     batches = length_batches(lengths, config.batch_size, order, sizes=sizes)
     for number, index in enumerate(batches, start=1):
         histories, targets = gather(index.to(device), int(lengths[index].max()))
