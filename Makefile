@@ -89,10 +89,16 @@ data: $(STAMP)
 NBVAL := $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --durations=10 \
 	--nbval-sanitize-with=notebooks/sanitize.cfg
 
-# All parts run, whatever comes of the first. nbval takes this Python's kernel, whatever a notebook names.
-test: data
+# Both parts run, whatever comes of the other; `make -j2 test` runs them beside each other.
+test: $(STAMP)
+	@$(MAKE) --no-print-directory --keep-going test-code test-notebooks
+
+test-code: data
+	@$(RUN) -m pytest -q
+
+# nbval takes this Python's kernel, whatever a notebook names.
+test-notebooks: data
 	@failed=0; \
-	$(RUN) -m pytest -q || failed=1; \
 	$(NBVAL) notebooks docs || failed=1; \
 	$(RUN) tests/notebook_figures.py || failed=1; \
 	exit $$failed
@@ -148,4 +154,4 @@ mutants: $(STAMP)
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test lint site test-avx2 equations bad-inputs bench gpu-check mutants lab
+.PHONY: help report data test test-code test-notebooks lint site test-avx2 equations bad-inputs bench gpu-check mutants lab

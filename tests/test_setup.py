@@ -372,7 +372,9 @@ def test_ci_runs_the_tests_on_both_kinds_of_processor():
     run = ROOT / ".ci" / "run"
     assert os.access(run, os.X_OK)
     assert run.read_text().splitlines()[1] == "set -euo pipefail"
-    assert run.read_text().splitlines()[-4:] == ["make lint", "make site", "make test", "make test-avx2"]
+    *_, set_up, _, last = run.read_text().splitlines()
+    assert set_up == "make data" and "--keep-going" in last         # set up once, before two would
+    assert last.split()[-4:] == ["test", "lint", "site", "test-avx2"]
 
 
 def sanitized(text):
