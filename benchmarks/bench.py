@@ -1,6 +1,6 @@
 """How fast: against the plain form, as the sizes grow, and to the published accuracy. `make bench` runs all of it.
 
-    python benchmarks/bench.py [rates] [growth] [learning] [accuracy] [--out reports/benchmark]
+    python benchmarks/bench.py [rates] [growth] [learning] [accuracy] [forms] [--out reports/benchmark]
 
 rates     training and evaluation on amazon-beauty and ml-1m against the paper's plain form, and the share of the
           peak of products
@@ -9,8 +9,11 @@ learning  validation by epoch with batches sorted by length, with random ones, a
           on amazon-toys, three seeds
 accuracy  minutes of training to DiffuRec's published test NDCG@10 on the Amazon data sets, three seeds; what 1 reverse step
           instead of 32, and bfloat16, do to the trained models' metrics
+forms     every prefix alone or at once, attention="bidirectional" or "causal": targets a second, growth of the causal form,
+          and minutes of training it to a test NDCG@10 that others reached, three seeds
 
-Settings of Li et al. 2023 where nothing else is said: L = 50, d = 128, 4 blocks, batch 512, 32 reverse steps. The sides
+Settings of Li et al. 2023 where nothing else is said: L = 50, d = 128, 4 blocks, batch 512, 32 reverse steps; the causal form
+takes batches of 1,600 targets. The sides
 take turns, each in a process of its own, so that none has another's memory, threads or settings; medians and the range
 of the rounds are shown. Each part adds what it measured to benchmark.json and draws benchmark.png anew.
 """
@@ -52,6 +55,16 @@ GROWTH = [
     *({"what": "catalogue", "length": 10, "num_items": n, "batch": BATCH} for n in (10_000, 100_000, 1_000_000)),
     *({"what": "batch", "length": 10, "num_items": 12_000, "batch": n} for n in (128, 512, 2048)),
 ]
+TARGETS = 1600      # of a batch in the causal form
+CAUSAL_GROWTH = [
+    {"what": f"causal, {what}", "attention": "causal", "length": length, "num_items": num_items, "batch": targets // length}
+    for what, length, num_items, targets in (
+        *(("history length", n, 12_000, TARGETS) for n in (50, 100, 200)),
+        *(("catalogue", 50, n, TARGETS) for n in (10_000, 100_000, 1_000_000)),
+        *(("targets", 50, 12_000, n) for n in (400, 1600, 6400)),
+    )
+]
+FORMS = {"every prefix alone": "ours, float32", "every prefix at once": "ours, causal, float32"}
 # The model and the protocol are those of Li et al. 2023; the initial scale, 0.1, and the learning rate, which falls to a
 # tenth after lr_step epochs, are not: the best of what was tried by validation, on amazon-toys with seed 0.
 ACCURACY = {
@@ -117,7 +130,9 @@ class Side:
         self.plain, self.split = name in PLAIN, split
         self.precision = "bfloat16" if "bfloat16" in name else "float32"
         torch.manual_seed(0)
-        self.model = DiffuRec(data.num_items, ModelConfig()).to(self.device)
+        self.causal = "causal" in name
+        form = "causal" if self.causal else "bidirectional"
+        self.model = DiffuRec(data.num_items, ModelConfig(attention=form)).to(self.device)
         if not self.plain:
             install(self.model)
         elif "formula" in name:
@@ -127,8 +142,14 @@ class Side:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=not self.plain)
         examples = leave_one_out(data, split, self.model.max_length)
         self.lengths, self.examples = examples.lengths, examples.to(self.device)
-        self.random = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
-        self.sorted = length_batches(self.lengths, BATCH, torch.Generator().manual_seed(0))
+        order = torch.Generator().manual_seed(0)
+        self.random = torch.randperm(len(examples), generator=order)
+        self.gather, sizes = self.examples.gather, None
+        if self.causal:
+            windows = training_windows(data, self.model.max_length, order)
+            self.gather, self.lengths = windows.to(self.device).gather_windows, windows.lengths
+            sizes = self.lengths
+        self.sorted = length_batches(self.lengths, TARGETS if self.causal else BATCH, order, sizes=sizes)
 
     def batches(self, round_):
         """Plain: a random batch, all of L. Ours: batches of all lengths, each cut to its longest."""
@@ -137,8 +158,8 @@ class Side:
         return [(index, int(self.lengths[index].max())) for index in self.sorted[round_::ROUNDS][:40]]
 
     def train_step(self, histories, targets):
-        t = torch.randint(self.model.diffusion.num_steps, (len(targets),), device=self.device)
-        noise = torch.randn(len(targets), self.model.config.hidden_size, device=self.device)
+        t = torch.randint(self.model.diffusion.num_steps, targets.shape, device=self.device)
+        noise = torch.randn(*targets.shape, self.model.config.hidden_size, device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             loss = self.model(histories, targets, t, noise)
         self.optimizer.zero_grad()
@@ -156,11 +177,11 @@ class Side:
     def run(self, round_, num_steps=None):
         """(examples, seconds, floating-point operations of products or, but for our training, None) of a round."""
         step = self.train_step if self.split == "train" else partial(self.rank, num_steps=num_steps)
-        batches = [(*self.examples.gather(i.to(self.device), n),) for i, n in self.batches(round_)]
+        batches = [(*self.gather(i.to(self.device), n),) for i, n in self.batches(round_)]
         if not round_:
             step(*batches[0])                                                    # not measured: what is made at first use
         seconds = sum(seconds_of(lambda: [step(*batch) for batch in batches], self.device, 1))
-        size = sum(len(targets) for _, targets in batches)
+        size = sum(int(targets.count_nonzero()) for _, targets in batches)
         if self.plain or self.split != "train":
             return size, seconds, None
         part = batches[::10]                                                     # operations of one in ten, and so of all
@@ -222,7 +243,7 @@ def fewest_steps(dataset):
     data = load_dataset(dataset)
     side = Side(dataset, "ours, float32", "train")
     for index in side.sorted[:WARM_UP]:
-        side.train_step(*side.examples.gather(index.to(side.device), int(side.lengths[index].max())))
+        side.train_step(*side.gather(index.to(side.device), int(side.lengths[index].max())))
     everything = rank_targets(side.model, data)
     for num_steps in (1, 2, 4, 8, 16, 32):
         differences = compare(rank_targets(side.model, data, num_steps=num_steps), everything)
@@ -277,20 +298,22 @@ def show_rates(dataset, found, peak):
 # ---- growth ----
 
 @fast_settings()
-def probe(length, num_items, batch, what):
+def probe(length, num_items, batch, what, attention="bidirectional"):
     """Seconds of a training step and of recommending to `batch` users, and the process's peak memory after each, in MiB."""
     device = choose_device("auto")
     torch.manual_seed(0)
-    model = install(DiffuRec(num_items, ModelConfig(max_length=length)).to(device))
+    model = install(DiffuRec(num_items, ModelConfig(max_length=length, attention=attention)).to(device))
     histories = torch.randint(1, num_items + 1, (batch, length), device=device)
-    targets = torch.randint(1, num_items + 1, (batch,), device=device)
+    shape = (batch, length) if attention == "causal" else (batch,)
+    targets = torch.randint(1, num_items + 1, shape, device=device)
     model.recommend(histories, num_steps=1)
     recommend = seconds_of(lambda: model.recommend(histories, num_steps=1), device, 3)
     after_recommend = peak_memory(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step():
-        t, noise = torch.randint(32, (batch,), device=device), torch.randn(batch, model.config.hidden_size, device=device)
+        t = torch.randint(model.diffusion.num_steps, shape, device=device)
+        noise = torch.randn(*shape, model.config.hidden_size, device=device)
         optimizer.zero_grad()
         model(histories, targets, t, noise).mean().backward()
         optimizer.step()
@@ -307,9 +330,9 @@ def peak_memory(device):
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
 
 
-def measure_growth():
+def measure_growth(cases):
     found = []
-    for sizes in GROWTH:
+    for sizes in cases:
         with ProcessPoolExecutor(1, mp_context=SPAWN) as fresh:                  # so that the peak is this one's
             result = {**sizes, **fresh.submit(probe, **sizes).result()}
         found.append(result)
@@ -484,7 +507,7 @@ def main():
         if part == "rates":
             measure_rates(keep)
         elif part == "growth":
-            keep(growth=measure_growth())
+            keep(growth=measure_growth(GROWTH))
         elif part == "learning":
             keep(learning=measure_learning())
         else:
