@@ -41,6 +41,7 @@ from diffurec import (
     DiffuRec, ModelConfig, TrainConfig, compare, expected_ranks, leave_one_out, length_batches, load_dataset, mean_metrics,
     rank_targets, train,
 )
+from diffurec.data import training_windows
 from diffurec.base.files import write_atomically
 from diffurec.fast import chosen_forms, fast_matmul, install, kept_memory
 from diffurec.training import choose_device, loop

@@ -14,10 +14,13 @@ from .evaluation import (
     MarkovChain, MostPopular, bootstrap_interval, compare, evaluate, expected_ranks, hit_rate, mean_metrics, ndcg,
     paired_interval, paired_test, per_user, rank_targets, recommend, tied_ranks,
 )
-from .paper import NOISE_SCHEDULES, VARIANTS, DiffuRec, DiffuRecSys, GaussianDiffusion, ModelConfig
+from .paper import (
+    NOISE_SCHEDULES, VARIANTS, DiffuRec, DiffuRecSys, GaussianDiffusion, GRU4Rec, ModelConfig, SASRec, SequenceModel,
+    build_model,
+)
 from .training import PRESETS, CheckpointError, History, TrainConfig, configure_run, load_model, train
 
-DiffuRec.recommend = recommend  # type: ignore[attr-defined]    # for whoever has the model in hand; the paper's room knows no lists and no checks
+SequenceModel.recommend = recommend  # type: ignore[attr-defined]    # for whoever has the model in hand; the paper's room knows no lists and no checks
 
 
 def __getattr__(name: str) -> object:
@@ -29,8 +32,9 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     "NOISE_SCHEDULES", "PRESETS", "VARIANTS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys",
-    "GaussianDiffusion", "History", "MarkovChain", "ModelConfig", "MostPopular", "TrainConfig", "bootstrap_interval",
-    "compare", "configure_run", "evaluate", "expected_ranks", "hit_rate", "in_time_order", "leave_one_out",
-    "length_batches", "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg", "paired_interval",
-    "paired_test", "per_user", "rank_targets", "read_results", "recommend", "stream_seed", "tied_ranks", "train",
+    "GRU4Rec", "GaussianDiffusion", "History", "MarkovChain", "ModelConfig", "MostPopular", "SASRec", "SequenceModel",
+    "TrainConfig", "bootstrap_interval", "build_model", "compare", "configure_run", "evaluate", "expected_ranks",
+    "hit_rate", "in_time_order", "leave_one_out", "length_batches", "load_dataset", "load_interactions", "load_model",
+    "mean_metrics", "ndcg", "paired_interval", "paired_test", "per_user", "rank_targets", "read_results", "recommend",
+    "stream_seed", "tied_ranks", "train",
 ]

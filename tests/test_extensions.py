@@ -339,7 +339,7 @@ def test_diffurecsys_learns_that_each_item_is_followed_by_the_next():
 # Presets
 
 SAME_MODEL = dict(
-    attention="bidirectional",
+    network="diffurec", attention="bidirectional", cross_attention=False, offset_noise="none",
     hidden_size=128, num_blocks=4, num_heads=4, dropout=0.1, embedding_dropout=0.3, embedding_std=1.0,
     num_diffusion_steps=32, noise_schedule="truncated_linear", lambda_uncertainty=0.001, activation="gelu",
     offset_strength=0.1,
@@ -360,10 +360,13 @@ EXPECTED_SETTINGS = {
     ),
 }
 EXPECTED_EXTENSIONS = {
-    "baseline": dict(cross_attention=False, offset_noise="none"),
-    "cross-attention": dict(cross_attention=True, offset_noise="none"),
-    "offset-noise": dict(cross_attention=False, offset_noise="constant"),
+    "baseline": {},
+    "cross-attention": dict(cross_attention=True),
+    "offset-noise": dict(offset_noise="constant"),
     "diffurecsys": dict(cross_attention=True, offset_noise="constant"),
+    "without-diffusion": dict(lambda_uncertainty=0.0),
+    "sasrec": dict(network="sasrec", attention="causal"),
+    "gru4rec": dict(network="gru4rec", attention="causal"),
 }
 
 
@@ -415,7 +418,7 @@ def test_an_unknown_variant_or_settings_is_refused_with_all_that_are_known(told,
 
 @pytest.mark.parametrize("settings", [
     {"hidden_size": 0}, {"hidden_size": 30}, {"cross_attention": 1}, {"offset_noise": "offset"}, {"offset_strength": -1},
-    {"activation": "tanh"}, {"attention": "sideways"}, {"epochs": "4"}, {"precision": "float16"},
+    {"activation": "tanh"}, {"attention": "sideways"}, {"network": "bert4rec"}, {"epochs": "4"}, {"precision": "float16"},
 ], ids=repr)
 def test_a_bad_value_of_a_run_is_refused_in_a_sentence_that_names_it(told, settings):
     message = fails(lambda: configure(**settings))

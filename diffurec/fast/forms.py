@@ -159,7 +159,22 @@ def in_parts(function: Callable[..., Tensor], embedded: Tensor, *others: Tensor 
     return torch.cat([function(*part) for part in zip(*parts)])
 
 
-class DiffuRec(paper.DiffuRec):         # plain: paper.DiffuRec
+class SequenceModel(paper.SequenceModel):
+    """The loss over the catalogue in chunks."""
+
+    def cross_entropy(self, x_start: Tensor, targets: Tensor) -> Tensor:
+        return catalogue_cross_entropy(x_start, self.item_embedding.weight, targets)
+
+
+class SASRec(SequenceModel, paper.SASRec):          # plain: paper.SASRec
+    """As SequenceModel."""
+
+
+class GRU4Rec(SequenceModel, paper.GRU4Rec):        # plain: paper.GRU4Rec
+    """As SequenceModel."""
+
+
+class DiffuRec(SequenceModel, paper.DiffuRec):      # plain: paper.DiffuRec
     """No mask where there is no padding; prediction in parts that fit the cache; the catalogue in chunks."""
 
     def embed_history(self, histories: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -175,9 +190,6 @@ class DiffuRec(paper.DiffuRec):         # plain: paper.DiffuRec
         if torch.is_grad_enabled():
             return compute(embedded, key_mask, x_t, t, lambda_)
         return in_parts(compute, embedded, key_mask, x_t, t, lambda_)
-
-    def cross_entropy(self, x_start: Tensor, targets: Tensor) -> Tensor:
-        return catalogue_cross_entropy(x_start, self.item_embedding.weight, targets)
 
     @fast_matmul()
     def predict(
@@ -201,7 +213,7 @@ class DiffuRecSys(DiffuRec, paper.DiffuRecSys):     # plain: paper.DiffuRecSys
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout: Dropout, nn.GELU: TanhGELU, paper.FeedForward: FeedForward, paper.Attention: Attention,
     paper.Block: Block, paper.StepEmbedding: StepEmbedding, paper.Approximator: Approximator,
-    paper.DiffuRec: DiffuRec, paper.DiffuRecSys: DiffuRecSys,
+    paper.DiffuRec: DiffuRec, paper.DiffuRecSys: DiffuRecSys, paper.SASRec: SASRec, paper.GRU4Rec: GRU4Rec,
 }
 
 

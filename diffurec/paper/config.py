@@ -11,6 +11,7 @@ from ..base.checks import whole
 
 NoiseSchedule = Literal["truncated_linear", "linear", "cosine", "sqrt", "truncated_cosine"]
 AttentionForm = Literal["bidirectional", "causal"]
+Network = Literal["diffurec", "sasrec", "gru4rec"]
 OffsetNoise = Literal["none", "constant", "shared", "elementwise"]  # readings of it: `GaussianDiffusion.draw_noise`
 Activation = Literal["gelu", "relu"]
 Precision = Literal["float32", "bfloat16"]  # bfloat16: products in 16 bits by torch.autocast; weights and sums stay in 32
@@ -54,7 +55,8 @@ class Config:
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """DiffuRec's architecture and diffusion [1]; the defaults are its settings but for `embedding_std`.
+    """DiffuRec's architecture and diffusion [1]; the defaults are its settings but for `embedding_std`. Those of the
+    diffusion say nothing to another `network`.
 
     The released code draws item embeddings with standard deviation 1, so that the loss starts at 40-50 and many
     epochs go into undoing it. 0.1 starts near ln(num_items) and trains well.
@@ -73,6 +75,7 @@ class ModelConfig(Config):
     activation: Activation = "gelu"   # of the feed-forward: "gelu" (by tanh) or "relu"
     # "causal": a position sees itself and earlier ones, so that one pass trains every prefix of a history [3]
     attention: AttentionForm = "bidirectional"
+    network: Network = "diffurec"     # or "sasrec", "gru4rec", which read from left to right: see rivals.py
     # The extensions of DiffuRecSys [2], off by default
     cross_attention: bool = False     # instead of the sum (eq. 16)
     offset_noise: OffsetNoise = "none"  # or "constant" (eq. 17), "shared", "elementwise"
@@ -92,15 +95,21 @@ class ModelConfig(Config):
         self._require_real(("offset_strength",), lambda value: value >= 0, "of at least 0")
         self._require(type(self.cross_attention) is bool, "cross_attention", "True or False")
         self._require_choice("noise_schedule", get_args(NoiseSchedule))
-        self._require_choice("attention", get_args(AttentionForm))
+        self._require_choice("network", get_args(Network))
+        self._require_choice("attention", get_args(AttentionForm) if self.network == "diffurec" else ["causal"])
         self._require_choice("offset_noise", get_args(OffsetNoise))
         self._require_choice("activation", get_args(Activation))
+        if self.network != "diffurec" and (self.cross_attention or self.offset_noise != "none"):
+            raise ValueError(f"cross_attention and offset_noise belong to DiffuRecSys; leave them out of {self.network!r}.")
 
 
-Variant = Literal["baseline", "cross-attention", "offset-noise", "diffurecsys"]
-VARIANTS: dict[Variant, dict[str, Any]] = {     # what each adds to DiffuRec
+Variant = Literal["baseline", "cross-attention", "offset-noise", "diffurecsys", "without-diffusion", "sasrec", "gru4rec"]
+VARIANTS: dict[Variant, dict[str, Any]] = {     # what is other than in DiffuRec
     "baseline": {},
     "cross-attention": {"cross_attention": True},                                # V1
     "offset-noise": {"offset_noise": "constant"},
     "diffurecsys": {"cross_attention": True, "offset_noise": "constant"},        # V2
+    "without-diffusion": {"lambda_uncertainty": 0.0},                            # no target and no noise is heard
+    "sasrec": {"network": "sasrec", "attention": "causal"},
+    "gru4rec": {"network": "gru4rec", "attention": "causal"},
 }

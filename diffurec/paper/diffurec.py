@@ -15,13 +15,13 @@ from functools import reduce
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.checks import whole
 from .approximator import Approximator, Attention, StepEmbedding
 from .config import PRECISIONS, ModelConfig, Precision
 from .diffusion import GaussianDiffusion
+from .sequence import SequenceModel, causal_mask
 
 
 class Ensemble(NamedTuple):
@@ -31,24 +31,14 @@ class Ensemble(NamedTuple):
     log_normalizer: Tensor  # [B, E], log sum_j exp(x_0 . e_j)
 
 
-class DiffuRec(nn.Module):
-    """The whole model over a catalogue of `num_items` items, numbered from 1; 0 is padding, never scored.
-
-    Weights are drawn from torch's global random numbers: call torch.manual_seed before for a repeatable model.
-    """
-
-    numbering: str | None = None    # `Dataset.numbering` of the data it was trained on; None: not trained
+class DiffuRec(SequenceModel):
+    """The whole model; see SequenceModel for the catalogue and the random numbers of its weights."""
 
     def __init__(self, num_items: int, config: ModelConfig = ModelConfig()):
-        super().__init__()
-        self.num_items, self.config = whole(num_items, "num_items"), config
-        d = config.hidden_size                                                   # of items, histories and steps alike
-        self.item_embedding = nn.Embedding(num_items + 1, d, padding_idx=0)      # e_0..e_I; e_0, the padding, stays 0
-        nn.init.normal_(self.item_embedding.weight, std=config.embedding_std)    # the released code: 1, PyTorch's own
-        with torch.no_grad():
-            self.item_embedding.weight[0] = 0
-        self.history_dropout = nn.Dropout(config.embedding_dropout)              # on the history alone, not on the target
-        self.history_norm = nn.LayerNorm(d, eps=1e-12)
+        if config.network != "diffurec":
+            raise ValueError(f"These are settings of the network {config.network!r}: build_model(num_items, config) makes it.")
+        super().__init__(num_items, config)
+        d = config.hidden_size
         self.diffusion = GaussianDiffusion(
             config.num_diffusion_steps, config.noise_schedule, config.offset_noise, config.offset_strength
         )
@@ -58,24 +48,12 @@ class DiffuRec(nn.Module):
         self.cross_attention = Attention(d, config.num_heads) if config.cross_attention else None
         self.cross_dropout = nn.Dropout(config.dropout)
 
-    @property
-    def device(self) -> torch.device:
-        return self.item_embedding.weight.device
-
-    @property
-    def max_length(self) -> int:
-        return self.config.max_length
-
     def embed_history(self, histories: Tensor) -> tuple[Tensor, Tensor | None]:
         """Padded item ids [B, L] -> (e_1..e_n [B, L, d], key mask [B, L], True at items; fast: None where all are).
 
         Causal: the mask is [B, L, L], True where a query may see a key: items up to its own place, and itself.
         """
-        key_mask = histories != 0                                                # [B, L]
-        if self.config.attention == "causal":
-            L = histories.shape[1]
-            itself = torch.eye(L, dtype=torch.bool, device=histories.device)     # padding too sees a key: no softmax over none
-            key_mask = key_mask.unsqueeze(1).expand(-1, L, -1).tril() | itself   # [B, L, L]
+        key_mask = causal_mask(histories) if self.config.attention == "causal" else histories != 0
         return self.history_norm(self.history_dropout(self.item_embedding(histories))), key_mask
 
     def draw_lambda(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
@@ -135,6 +113,11 @@ class DiffuRec(nn.Module):
         queries = self.draw_lambda(embedded.shape, generator) * self._noisy_target(x_t, t)
         return self.cross_attention.weights(queries, embedded, key_mask)         # [B, H, L, L]
 
+    def draw_for_training(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A step and noise for each target: t in 0..T-1 [*shape] and [*shape, d]."""
+        t = torch.randint(self.diffusion.num_steps, shape, generator=generator, device=self.device)
+        return t, self.diffusion.draw_noise((*shape, self.config.hidden_size), generator)
+
     def forward(                                                                 # [2] Algorithm 1: training
         self, histories: Tensor, targets: Tensor, t: Tensor, noise: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -156,13 +139,6 @@ class DiffuRec(nn.Module):
         if targets.dim() == 2:
             x_start_hat, targets = x_start_hat[targets != 0], targets[targets != 0]     # [P, d], [P]: no scores at padding
         return self.cross_entropy(x_start_hat, targets)                          # [B]
-
-    def cross_entropy(self, x_start: Tensor, targets: Tensor) -> Tensor:
-        """-log softmax_j(x_0_hat . e_j)[target] over the items j = 1..I: [B, d], [B] -> [B]."""
-        with torch.autocast(x_start.device.type, enabled=False):                 # sums over a catalogue need all digits
-            items = self.item_embedding.weight[1:]                               # [I, d]
-            scores = x_start.to(items.dtype) @ items.T                           # [2] eq. 24: x_0_hat . e_j, [B, I]
-            return F.cross_entropy(scores, targets - 1, reduction="none")        # [2] eq. 25; 0 is padding, item 1 first
 
     @torch.no_grad()
     def predict(                                                                 # [2] Algorithm 2: the reverse process
@@ -207,7 +183,7 @@ class DiffuRec(nn.Module):
         softmax_j(x_0 . e_j), which ranks as the mean does and does not underflow.
         """
         if not isinstance(prediction, Ensemble):
-            return prediction @ self.item_embedding.weight[first:last].T         # [2] eq. 26: the largest is recommended
+            return super().score_items(prediction, first, last)
         members = zip(prediction.x_start.unbind(1), prediction.log_normalizer.unbind(1))
         log_shares = (self.score_items(x, first, last) - z.unsqueeze(1) for x, z in members)  # log softmax, [B, .] each
         return reduce(torch.logaddexp, log_shares) - math.log(prediction.x_start.shape[1])  # log of their mean

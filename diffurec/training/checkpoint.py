@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from ..base import distributed
 from ..base.files import prove_writable, write_atomically
 from ..fast import install
-from ..paper import DiffuRec, ModelConfig
+from ..paper import ModelConfig, SequenceModel, build_model
 from .config import TrainConfig
 
 FORMAT = 2          # of what is written; weights are read from format 1 too
@@ -186,8 +186,8 @@ def shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def load_model(directory: str | Path, device: str | torch.device = "cpu") -> DiffuRec:
-    """The trained DiffuRec of a checkpoint directory, with its best weights, in evaluation mode.
+def load_model(directory: str | Path, device: str | torch.device = "cpu") -> SequenceModel:
+    """The trained model of a checkpoint directory, with its best weights, in evaluation mode.
 
     It remembers how the items of its data are numbered, and `evaluate` refuses other data. CheckpointError when there is
     no checkpoint, no validation yet, or a file is damaged; ValueError for a device that is not to be had.
@@ -203,7 +203,7 @@ def load_model(directory: str | Path, device: str | torch.device = "cpu") -> Dif
                 "resume=True), then load it."
             )
         with torch.device("meta"):                                              # shapes alone, before anything is made
-            wanted = shapes(DiffuRec(state["num_items"], config))
+            wanted = shapes(build_model(state["num_items"], config))
         try:
             weights = checkpoint.read_tensors("best", wanted)
             break
@@ -212,7 +212,7 @@ def load_model(directory: str | Path, device: str | torch.device = "cpu") -> Dif
             if state == before:
                 raise
     with torch.random.fork_rng(devices=[]):                                      # its initial weights are not kept
-        model = DiffuRec(state["num_items"], config)
+        model = build_model(state["num_items"], config)
     model.load_state_dict(weights)
     model.numbering = state.get("numbering")                                    # format 1 does not know it
     return install(model.to(device).eval())

@@ -23,7 +23,7 @@ from ..data.dataset import Dataset
 from ..data.splits import Examples, leave_one_out, length_batches, training_windows
 from ..evaluation import evaluate
 from ..fast import fast_matmul, install, kept_memory, warn_of_emulated_bfloat16
-from ..paper import DiffuRec
+from ..paper import SequenceModel
 from .checkpoint import COPIES, Checkpoint, CheckpointError, check_settings, shapes
 from .config import TrainConfig
 
@@ -45,7 +45,7 @@ class History:
 
 @fast_matmul()
 def train(
-    model: DiffuRec, data: Dataset, config: TrainConfig = TrainConfig(), checkpoint: str | Path | None = None,
+    model: SequenceModel, data: Dataset, config: TrainConfig = TrainConfig(), checkpoint: str | Path | None = None,
     resume: bool = False, log: Callable[[str], object] | None = print,
 ) -> History:
     """Trains in place and returns the History; the model ends with the weights of the best validation NDCG@10.
@@ -63,7 +63,7 @@ def train(
     install(model.to(device))
     if model.num_items != data.num_items:
         raise ValueError(f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}.")
-    if config.eval_num_steps is not None:
+    if config.eval_num_steps is not None and model.config.network == "diffurec":
         whole(config.eval_num_steps, "eval_num_steps", most=model.config.num_diffusion_steps)
     examples = leave_one_out(data, "train", model.max_length)
     if not len(examples):
@@ -91,7 +91,8 @@ def _train(run: "_Run", data: Dataset, examples: Examples, say: Callable[[str], 
             "validation": None,
         }
         if epoch % config.eval_every == 0 or epoch == config.epochs:
-            entry["validation"] = evaluate(run.model, data, "validation", config.seed, num_steps=config.eval_num_steps)
+            sampling = {"num_steps": config.eval_num_steps} if run.model.config.network == "diffurec" else {}
+            entry["validation"] = evaluate(run.model, data, "validation", config.seed, **sampling)
         run.finish_epoch(entry)
         say(_line(entry, run.history, config))
     run.restore_best()
@@ -116,11 +117,10 @@ def _train_epoch(run: "_Run", data: Dataset, examples: Examples, epoch: int) -> 
     for number, index in enumerate(batches, start=1):
         histories, targets = gather(index.to(device), int(lengths[index].max()))
         count = len(index) if sizes is None else int(sizes[index].sum())        # of examples
-        t = torch.randint(model.diffusion.num_steps, targets.shape, generator=noise_stream, device=device)
-        noise = model.diffusion.draw_noise((*targets.shape, model.config.hidden_size), noise_stream)
+        drawn = model.draw_for_training(targets.shape, noise_stream)
         mine = slice(rank, None, world)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            losses_here = run.parallel(histories[mine], targets[mine], t[mine], noise[mine])
+            losses_here = run.parallel(histories[mine], targets[mine], *(x[mine] for x in drawn))
         loss = losses_here.sum() / count
         run.optimizer.zero_grad(set_to_none=True)
         (loss * world).backward()                                                # DDP divides the gradients by world
@@ -150,7 +150,7 @@ class _Run:
     """A training under way: model, optimiser, scheduler, history, and where they are saved."""
 
     def __init__(
-        self, model: DiffuRec, data: Dataset, config: TrainConfig, device: torch.device, directory: str | Path | None
+        self, model: SequenceModel, data: Dataset, config: TrainConfig, device: torch.device, directory: str | Path | None
     ) -> None:
         self.model, self.config, self.device, self.history = model, config, device, History()
         self.optimizer = torch.optim.Adam(
