@@ -244,7 +244,7 @@ def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_p
 
 @pytest.mark.parametrize("what, text, parts", [
     ("that is no TOML", "epochs = ", ["grid.toml", "TOML"]),
-    ("with a parameter outside its tables", "epochs = 3", ["'epochs'", "title, report, [parameters] and [axes]"]),
+    ("with a parameter outside its tables", "epochs = 3", ["'epochs'", "title, report, [parameters], [axes] and"]),
     ("with title = 3", "title = 3", ["title", "string"]),
     ("with report = 1", "report = 1", ["report", "true or false"]),
     ("with axes = 3", "axes = 3", ["axes", "[axes]"]),
@@ -259,6 +259,10 @@ def test_a_grid_without_axes_is_one_cell_and_of_a_finished_cell_only_a_missing_p
     ("with an empty axis", "[axes]\nepochs = []", ["epochs", "one value or more"]),
     ("with an axis that is no list", "[axes]\nepochs = 3", ["epochs", "list"]),
     ("with a name as parameter and as axis", "[parameters]\nepochs = 3\n[axes]\nepochs = [3]", ["epochs", "both"]),
+    ("with [with.VALUE] of no axis", "[with.good]\nepochs = 3\n[axes]\nepochs = [3]", ["[with.good]", "a value of an axis"]),
+    ("with [with.VALUE] that is no table", "[axes]\nmood = ['good']\n[with]\ngood = 3", ["[with.good]", "table"]),
+    ("with an axis in [with.VALUE]", "[axes]\nmood = ['good']\n[with.good]\nmood = 'bad'", ["mood", "both in [with.good]"]),
+    ("with a misspelt parameter in [with.VALUE]", "[axes]\nmood = ['good']\n[with.good]\nepoch = 3", ["did you mean epochs?"]),
     ("with two cells of one name", "[axes]\nmood = ['a b', 'A/b']", ["two cells", "A-b"]),
     ("with a value that no file can be named after", "[axes]\nmood = ['/']", ["no file"]),
     ("with a cell named Report", "[axes]\nmood = ['good', 'Report']", ["named report", "change the axes"]),
@@ -279,6 +283,15 @@ def test_a_grid_that_does_not_fit_is_refused_in_a_sentence(lab, said, what, text
     line = said(f"a grid {what}")
     assert line.count("\n") == 1 and all(part in line for part in parts), line
     assert not lab.out.exists() and not (lab.root / "runs").exists()
+
+
+def test_a_value_of_an_axis_brings_parameters_of_its_own():
+    grid = grids.Grid("grid", parameters={"rate": 1, "epochs": 5}, axes={"mood": ["good", "bad"], "seed": [0, 1]},
+                      special={"bad": {"rate": 2}, "1": {"epochs": 6}})
+    defaults = {"mood": "", "seed": 0, "rate": 0, "epochs": 0}
+    runs = {run.name: run.parameters for run in grids.expand(grid, defaults, Path("out"))}
+    assert {name: (p["rate"], p["epochs"]) for name, p in runs.items()} == {
+        "good_seed-0": (1, 5), "good_seed-1": (1, 6), "bad_seed-0": (2, 5), "bad_seed-1": (2, 6)}
 
 
 def test_an_unknown_grid_names_the_known_ones_and_a_path_is_a_grid(lab, tmp_path, said):

@@ -5,7 +5,10 @@
     [parameters]            # the same for every run
     epochs = 16
     [axes]                  # the runs are the product of these lists, in this order
+    variant = ["baseline", "sasrec"]
     seed = [0, 1, 2]
+    [with.sasrec]           # of the runs with this value of an axis; they come before [parameters]
+    learning_rate = 0.003
 """
 
 import ast
@@ -43,6 +46,7 @@ class Grid:
     title: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, list] = field(default_factory=dict)
+    special: dict[str, dict[str, Any]] = field(default_factory=dict)     # parameters by the value of an axis: [with.VALUE]
     report: bool = False
 
 
@@ -101,13 +105,14 @@ def read_grid(grid: str | Path) -> Grid:
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise LaunchError(f"{path} cannot be read as TOML ({error}); correct it.") from error
     forms = {"title": (str, "a string"), "report": (bool, "true or false"),
-             "parameters": (dict, "a table, [parameters]"), "axes": (dict, "a table, [axes]")}
+             "parameters": (dict, "a table, [parameters]"), "axes": (dict, "a table, [axes]"),
+             "with": (dict, "tables, [with.VALUE]")}
     for key, value in content.items():
         if key not in forms:
-            raise LaunchError(f"{path} holds {key!r}; a grid has title, report, [parameters] and [axes] only.")
+            raise LaunchError(f"{path} holds {key!r}; a grid has title, report, [parameters], [axes] and [with.VALUE] only.")
         if not isinstance(value, forms[key][0]):
             raise LaunchError(f"In {path}, {key} must be {forms[key][1]}.")
-    return Grid(path.stem, **{"title": path.stem, **content})
+    return Grid(path.stem, special=content.pop("with", {}), **{"title": path.stem, **content})
 
 
 def expand(grid: Grid, defaults: Mapping[str, Any], out: Path) -> list[Run]:
@@ -120,12 +125,21 @@ def expand(grid: Grid, defaults: Mapping[str, Any], out: Path) -> list[Run]:
             raise LaunchError(f"{grid.name}: the axis {axis} must be a list of one value or more.")
     for name, value in [*parameters.items(), *((axis, value) for axis, values in axes.items() for value in values)]:
         _check_parameter(grid.name, name, value, defaults)
+    for wanted, more in grid.special.items():
+        if not isinstance(more, dict) or wanted not in {str(value) for values in axes.values() for value in values}:
+            raise LaunchError(f"{grid.name}: [with.{wanted}] must be a table, and {wanted} a value of an axis.")
+        for name, value in more.items():
+            if name in axes:
+                raise LaunchError(f"{grid.name}: {name} is both in [with.{wanted}] and an axis; keep one of the two.")
+            _check_parameter(grid.name, name, value, defaults)
     if (count := math.prod(map(len, axes.values()))) > MOST_RUNS:
         raise LaunchError(f"{grid.name}: its axes make {count:,} cells, and {MOST_RUNS:,} are the most; "
                           "shorten the lists.")
     runs = {}
     for point in itertools.product(*axes.values()):
         given = {**parameters, **dict(zip(axes, point))}
+        for value in point:
+            given |= grid.special.get(str(value), {})
         parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, point)] or [grid.name]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts)).strip(".-")
         if len(name) > LONGEST_NAME:
