@@ -12,9 +12,9 @@ accuracy  minutes of training to a test NDCG@10, on the Amazon data sets the pub
 forms     every prefix alone or at once, attention="bidirectional" or "causal": targets a second, and growth of the causal form
 
 Settings of Li et al. 2023 where nothing else is said: L = 50, d = 128, 4 blocks, batch 512, 32 reverse steps; the causal form
-takes batches of 1,600 targets. The sides
-take turns, each in a process of its own, so that none has another's memory, threads or settings; medians and the range
-of the rounds are shown. Each part adds what it measured to benchmark.json and draws benchmark.png anew.
+takes batches of 1,600 targets. The sides take turns, each in a process of its own, so that none has another's memory, threads
+or settings; medians and the range of the rounds are shown. Each part adds what it measured to benchmark.json and draws
+benchmark.png anew.
 """
 
 import argparse
@@ -49,7 +49,7 @@ BATCH = 512
 TARGETS = 1600      # of a batch in the causal form
 ROUNDS = 3
 WARM_UP = 100  # batches before the reverse steps are compared
-DATASETS = ("amazon-beauty", "ml-1m")
+DATASETS = {"amazon-beauty": 40, "ml-1m": 12}      # batches of a round: those of ml-1m are all of L = 50
 PLAIN = ("plain, torch's GELU", "plain, GELU by formula")       # the paper's room, and with GELU as the released code has it
 GROWTH = [
     *({"what": "history length", "length": n, "num_items": 12_000, "batch": BATCH} for n in (10, 25, 50, 100, 200)),
@@ -130,7 +130,7 @@ class Side:
     def __init__(self, dataset, name, split):
         data = load_dataset(dataset)
         self.device = choose_device("auto")
-        self.plain, self.split = name in PLAIN, split
+        self.plain, self.split, self.count = name in PLAIN, split, DATASETS[dataset]
         self.precision = "bfloat16" if "bfloat16" in name else "float32"
         torch.manual_seed(0)
         self.causal = "causal" in name
@@ -158,7 +158,7 @@ class Side:
         """Plain: a random batch, all of L. Ours: batches of all lengths, each cut to its longest."""
         if self.plain:
             return [(self.random[round_ * BATCH:(round_ + 1) * BATCH], self.model.max_length)]
-        return [(index, int(self.lengths[index].max())) for index in self.sorted[round_::ROUNDS][:40]]
+        return [(index, int(self.lengths[index].max())) for index in self.sorted[round_::ROUNDS][:self.count]]
 
     def train_step(self, histories, targets):
         t = torch.randint(self.model.diffusion.num_steps, targets.shape, device=self.device)
