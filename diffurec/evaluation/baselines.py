@@ -55,9 +55,10 @@ class _LastItems(_Counted):
         self.max_length = whole(length, "length")
         if not isinstance(decay, Real) or isinstance(decay, bool) or not 0 < decay <= 1:
             raise ValueError(f"decay must be a number above 0 and at most 1, but it is {decay!r}.")
-        self.decay: float = float(decay)
+        # [length], the oldest first. Products, because processors round powers differently, and that can undo a tie.
+        self.weights: np.ndarray = np.cumprod([1.0, *[float(decay)] * (length - 1)])[::-1]
         self.table: Any = self.counted()                                         # [I + 1, I + 1], sparse; row 0 is empty
-        least = self.table.data.min(initial=1) * self.decay ** (length - 1)      # what a pair adds at least
+        least = self.table.data.min(initial=1) * self.weights[0]                 # what a pair adds at least
         self.tie_break: torch.Tensor = least * self.popularity / (self.popularity.sum() + 1)   # below that: outweighs no pair
 
     def counted(self) -> Any:
@@ -77,9 +78,8 @@ class _LastItems(_Counted):
         from scipy.sparse import csr_matrix
 
         rows, length = last_items.shape
-        weights = np.tile(self.decay ** np.arange(length - 1.0, -1, -1), rows)
-        ends = np.arange(rows + 1) * length
-        weights = csr_matrix((weights, last_items.numpy().ravel(), ends), (rows, self.num_items + 1))    # [B, I + 1]
+        entries = np.tile(self.weights, rows), last_items.numpy().ravel(), np.arange(rows + 1) * length
+        weights = csr_matrix(entries, (rows, self.num_items + 1))                # [B, I + 1]
         return torch.from_numpy((weights @ self.table)[:, first:last].toarray()) + self.tie_break[first:last]
 
 
@@ -117,7 +117,7 @@ class NearestItems(_LastItems):
         together = self.followers(1)
         for distance in range(2, min(self.window, longest - 1) + 1):
             together = together + self.followers(distance)
-        scale = diags(self.popularity.clamp(min=1).rsqrt().numpy())              # an item that never occurs has no pair
+        scale = diags(1 / np.sqrt(self.popularity.clamp(min=1).numpy()))         # an item that never occurs has no pair
         return (scale @ (together + together.T) @ scale).tocsr()
 
 
