@@ -108,7 +108,7 @@ def test_the_baselines_ranks_are_the_slow_ones(kind, chunk, monkeypatch):
     model = kind(data)
 
     def score(last):
-        return torch.cat([torch.zeros(1), model.score_items(torch.tensor([last]), 1, NUM_ITEMS + 1)[0]])
+        return torch.cat([torch.zeros(1), model.score_items(torch.tensor([[last]]), 1, NUM_ITEMS + 1)[0]])
 
     assert rank_targets(model, data, "test").tolist() == slow_ranks(data, "test", score)
 

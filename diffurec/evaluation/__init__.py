@@ -1,10 +1,11 @@
-"""Full ranking, metrics and paired tests, baselines, recommendations, and what one trained model is looked at for."""
+"""Full ranking, metrics and paired tests, baselines, recommendations and their variety, and what one model is looked at for."""
 
 from .analysis import (
     LAMBDAS, analyse, ensemble_sizes, group_metrics, head_items, reconstruct, some_users, steps_needed, target_map,
     training_counts, uncertainty,
 )
-from .baselines import MarkovChain, MostPopular
+from .baselines import MarkovChain, MostPopular, NearestItems, choose_baseline
+from .lists import coverage, gini, novelty
 from .metrics import (
     bootstrap_interval, compare, hit_rate, mean_metrics, ndcg, paired_interval, paired_test, per_user, reciprocal_rank,
 )
@@ -12,8 +13,9 @@ from .ranking import Model, evaluate, expected_ranks, rank_targets, tied_ranks
 from .recommending import recommend
 
 __all__ = [
-    "LAMBDAS", "MarkovChain", "Model", "MostPopular", "analyse", "bootstrap_interval", "compare", "ensemble_sizes", "evaluate",
-    "expected_ranks", "group_metrics", "head_items", "hit_rate", "mean_metrics", "ndcg", "paired_interval", "paired_test",
-    "per_user", "rank_targets", "reciprocal_rank", "recommend", "reconstruct", "some_users", "steps_needed", "target_map",
+    "LAMBDAS", "MarkovChain", "Model", "MostPopular", "NearestItems", "analyse", "bootstrap_interval",
+    "choose_baseline", "compare", "coverage", "ensemble_sizes", "evaluate", "expected_ranks", "gini", "group_metrics",
+    "head_items", "hit_rate", "mean_metrics", "ndcg", "novelty", "paired_interval", "paired_test", "per_user",
+    "rank_targets", "reciprocal_rank", "recommend", "reconstruct", "some_users", "steps_needed", "target_map",
     "tied_ranks", "training_counts", "uncertainty",
 ]
