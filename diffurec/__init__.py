@@ -11,8 +11,8 @@ from .data import (
     DataError, Dataset, in_time_order, leave_one_out, length_batches, load_dataset, load_interactions,
 )
 from .evaluation import (
-    MarkovChain, MostPopular, bootstrap_interval, compare, evaluate, expected_ranks, hit_rate, mean_metrics, ndcg,
-    paired_interval, paired_test, per_user, rank_targets, recommend, tied_ranks,
+    MarkovChain, MostPopular, UnseenRanks, bootstrap_interval, compare, evaluate, expected_ranks, hit_rate, mean_metrics, ndcg,
+    paired_interval, paired_test, per_user, rank_scores, rank_targets, recommend, tied_ranks,
 )
 from .paper import NOISE_SCHEDULES, VARIANTS, DiffuRec, DiffuRecSys, GaussianDiffusion, ModelConfig
 from .training import PRESETS, CheckpointError, History, TrainConfig, configure_run, load_model, train
@@ -28,9 +28,10 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "NOISE_SCHEDULES", "PRESETS", "VARIANTS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys",
-    "GaussianDiffusion", "History", "MarkovChain", "ModelConfig", "MostPopular", "TrainConfig", "bootstrap_interval",
-    "compare", "configure_run", "evaluate", "expected_ranks", "hit_rate", "in_time_order", "leave_one_out",
-    "length_batches", "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg", "paired_interval",
-    "paired_test", "per_user", "rank_targets", "read_results", "recommend", "stream_seed", "tied_ranks", "train",
+    "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys", "GaussianDiffusion", "History", "MarkovChain",
+    "ModelConfig", "MostPopular", "NOISE_SCHEDULES", "PRESETS", "TrainConfig", "UnseenRanks", "VARIANTS",
+    "bootstrap_interval", "compare", "configure_run", "evaluate", "expected_ranks", "hit_rate", "in_time_order",
+    "leave_one_out", "length_batches", "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg",
+    "paired_interval", "paired_test", "per_user", "rank_scores", "rank_targets", "read_results", "recommend", "stream_seed",
+    "tied_ranks", "train",
 ]

@@ -6,14 +6,15 @@ from .analysis import (
 )
 from .baselines import MarkovChain, MostPopular
 from .metrics import (
-    bootstrap_interval, compare, hit_rate, mean_metrics, ndcg, paired_interval, paired_test, per_user, reciprocal_rank,
+    UnseenRanks, bootstrap_interval, compare, hit_rate, mean_metrics, ndcg, paired_interval, paired_test, per_user,
+    reciprocal_rank,
 )
-from .ranking import Model, evaluate, expected_ranks, rank_targets, tied_ranks
+from .ranking import Model, Scorer, evaluate, expected_ranks, rank_scores, rank_targets, tied_ranks
 from .recommending import recommend
 
 __all__ = [
-    "LAMBDAS", "MarkovChain", "Model", "MostPopular", "analyse", "bootstrap_interval", "compare", "ensemble_sizes", "evaluate",
-    "expected_ranks", "group_metrics", "head_items", "hit_rate", "mean_metrics", "ndcg", "paired_interval", "paired_test",
-    "per_user", "rank_targets", "reciprocal_rank", "recommend", "reconstruct", "some_users", "steps_needed", "target_map",
-    "tied_ranks", "training_counts", "uncertainty",
+    "LAMBDAS", "MarkovChain", "Model", "MostPopular", "Scorer", "UnseenRanks", "analyse", "bootstrap_interval", "compare",
+    "ensemble_sizes", "evaluate", "expected_ranks", "group_metrics", "head_items", "hit_rate", "mean_metrics", "ndcg",
+    "paired_interval", "paired_test", "per_user", "rank_scores", "rank_targets", "reciprocal_rank", "recommend", "reconstruct",
+    "some_users", "steps_needed", "target_map", "tied_ranks", "training_counts", "uncertainty",
 ]
