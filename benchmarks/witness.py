@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 parser = argparse.ArgumentParser()
 parser.add_argument("--data", default="ml-100k")
 parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-parser.add_argument("--epochs", nargs="+", default=["10", "20", "30", "40", "50", "60"])
+parser.add_argument("--epochs", nargs="+", default=["10", "20", "30", "40", "50"])
 given = parser.parse_args()
 
 data = load_dataset(given.data)
