@@ -37,6 +37,7 @@ help:
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       measure the speed (over an hour, on an idle machine): reports/benchmark"
 	@echo "make gpu-check   compare a GPU with the CPU, repeat a run there, measure its speed"
+	@echo "make witness     train RecTools' SASRec in an environment of its own and measure it by our metrics: reports/witness"
 	@echo "make mutants     plant faults in the module and see whether the tests catch them (hours): tests/MUTANTS.md"
 	@echo "make data        fetch MovieLens-100K, so that the rest works without a network"
 	@echo "make help        show these lines"
@@ -145,6 +146,18 @@ bench: $(STAMP)
 gpu-check: $(STAMP)
 	@$(RUN) benchmarks/gpu_check.py
 
+# An environment of its own, because RecTools needs older packages than ours.
+RECTOOLS := .venv-rectools
+RECTOOLS_PINS := "rectools[torch]==0.19.0" torch==2.13.0 numpy==1.26.4 pandas==2.3.3 pytorch-lightning==2.5.2
+
+$(RECTOOLS)/set-up: Makefile
+	@"$(PYTHON)" -m venv --clear $(RECTOOLS)
+	@$(RECTOOLS)/bin/python -m pip install --quiet $(RECTOOLS_PINS)
+	@touch $@
+
+witness: data $(RECTOOLS)/set-up
+	@$(RUN) benchmarks/witness.py
+
 # The tool is no requirement of the tests; its parts that are used need these alone. It works in a copy of the checkout.
 # make mutants MUTANTS="splits metrics --sample 50" takes some modules and some faults.
 mutants: $(STAMP)
@@ -154,4 +167,4 @@ mutants: $(STAMP)
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test test-code test-notebooks lint site test-avx2 equations bad-inputs bench gpu-check mutants lab
+.PHONY: help report data test test-code test-notebooks lint site test-avx2 equations bad-inputs bench gpu-check witness mutants lab

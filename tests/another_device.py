@@ -70,6 +70,7 @@ def main():
             train(model, data, TrainConfig(epochs=2, batch_size=8, eval_every=1, grad_clip=1.0), log=None)
             evaluate(model, data, num_steps=2)
             evaluate(model, data, ensemble=2)
+            evaluate(model, data, num_steps=1, filter_seen=True)
             generator = Generator(DEVICE)
             for ensemble in (None, 2):
                 items, scores = model.recommend([[1, 2, 3], [4]], k=3, generator=generator, ensemble=ensemble)

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from diffurec import (
-    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, evaluate, expected_ranks, leave_one_out,
-    load_interactions, load_model, mean_metrics, rank_targets, stream_seed, tied_ranks, train,
+    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, UnseenRanks, compare, evaluate, expected_ranks,
+    leave_one_out, load_interactions, load_model, mean_metrics, rank_scores, rank_targets, stream_seed, tied_ranks, train,
 )
 from diffurec.base import distributed
-from diffurec.evaluation import ranking, reconstruct, some_users
+from diffurec.evaluation import group_metrics, ranking, reconstruct, some_users
 from diffurec.fast import catalogue
 
 NUM_ITEMS = 20
@@ -77,14 +77,15 @@ def make_diffurec():
         return DiffuRec(NUM_ITEMS, TINY).eval()
 
 
-def slow_ranks(data, split, score):
+def slow_ranks(data, split, score, filter_seen=False):
     """User after user: score(last item of the history) [I + 1] -> the target's first and last place among equals."""
     held_out = {"validation": 2, "test": 1}[split]
     ranks = []
     for sequence in data.sequences:
-        scores = score(int(sequence[-held_out - 1]))
-        own = scores[sequence[-held_out]]
-        above, equal = (sum(bool(ok) for ok in x[1:]) for x in (scores > own, scores == own))
+        *history, target = sequence[:len(sequence) - held_out + 1].tolist()
+        scores = score(history[-1])
+        ranked = [j for j in range(1, data.num_items + 1) if j == target or not (filter_seen and j in history)]
+        above, equal = (sum(bool(ok) for ok in x[ranked]) for x in (scores > scores[target], scores == scores[target]))
         ranks.append([1 + above, above + equal])
     return ranks
 
@@ -159,6 +160,129 @@ def test_seen_items_are_not_removed():
     table[3, [1, 2, 3]] = 2.0
     table[3, 4] = 1.0
     assert rank_targets(Table(table), data).tolist() == [[4, 4]]
+
+
+# Without the items seen before
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("chunk, batch_size, max_length", [(NUM_ITEMS, 512, 6), (3, 4, 1), (1, 37, 100)])
+def test_items_seen_before_are_no_rivals_if_so_asked(monkeypatch, split, chunk, batch_size, max_length):
+    """All of the history counts, whatever the model reads of it, and a target that was seen before stays ranked."""
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
+    data, table = make_data(), random_table()
+    held_out = {"validation": 2, "test": 1}[split]
+    assert any(s[-held_out] in s[:-held_out] for s in data.sequences)
+    ranks = rank_targets(Table(table, max_length), data, split, batch_size=batch_size, filter_seen=True)
+    assert ranks.tolist() == slow_ranks(data, split, lambda last: table[last], filter_seen=True)
+    assert ranks.tolist() != slow_ranks(data, split, lambda last: table[last])
+
+
+def test_the_metrics_of_the_two_protocols_have_different_names():
+    data, model = make_data(), Table(random_table())
+    unseen, every = rank_targets(model, data, filter_seen=True), rank_targets(model, data)
+    assert type(every) is np.ndarray and isinstance(unseen, UnseenRanks)
+    assert evaluate(model, data, filter_seen=True) == mean_metrics(unseen)
+    assert list(mean_metrics(unseen)) == [f"{name} (unseen)" for name in mean_metrics(every)]
+    assert mean_metrics(np.array(unseen)) == {name.removesuffix(" (unseen)"): v for name, v in mean_metrics(unseen).items()}
+    assert mean_metrics(np.array(unseen.tolist()).view(UnseenRanks)) == mean_metrics(unseen)        # as out of a file
+    assert set(group_metrics(unseen, data)["head"]) == {"users", *mean_metrics(unseen)}
+    assert set(mean_metrics(unseen[:5])) == set(mean_metrics(np.concatenate([unseen, unseen]))) == set(mean_metrics(unseen))
+
+
+def test_two_models_are_compared_within_one_protocol(refused):
+    data, model, other = make_data(), Table(random_table()), Table(random_table(2))
+    unseen = [rank_targets(m, data, filter_seen=True) for m in (model, other)]
+    difference, low, high = compare(*unseen)["NDCG@10 (unseen)"]
+    means = [mean_metrics(ranks)["NDCG@10 (unseen)"] for ranks in unseen]
+    assert difference == pytest.approx(means[0] - means[1]) and low <= difference <= high
+    for ranks in (unseen[0], rank_targets(model, data)), (rank_targets(model, data), unseen[0]):
+        with refused("compare: one model with filter_seen, one without", ValueError, match="a pair needs one protocol.$"):
+            compare(*ranks)
+
+
+# Scores from anywhere
+
+def matrix_of(data, table, split):
+    """The scores of `Table` for all users, [U, I]."""
+    held_out = {"validation": 2, "test": 1}[split]
+    return table[[int(sequence[-held_out - 1]) for sequence in data.sequences], 1:]
+
+
+FORMS = {
+    "float64": lambda s: s.double().numpy(), "float16": lambda s: s.half().numpy(),
+    "whole numbers": lambda s: s.numpy().astype("u1"), "a tensor": lambda s: s, "bfloat16": lambda s: s.bfloat16(),
+    "with a gradient": lambda s: s.clone().requires_grad_(),
+    "a column-major array": lambda s: np.asfortranarray(s.numpy()), "chunks": lambda s: list(s.split(5)),
+    "uneven chunks, one empty": lambda s: (s[a:b].numpy() for a, b in [(0, 1), (1, 30), (30, 30), (30, 37)]),
+    "lists of rows": lambda s: [s[:20].tolist(), s[20:].tolist()],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("filter_seen", [False, True])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_given_scores_are_ranked_as_those_of_a_model(monkeypatch, form, filter_seen, split):
+    monkeypatch.setattr(ranking, "ROWS", 8)
+    data, table = make_data(), random_table()
+    ranks = rank_scores(FORMS[form](matrix_of(data, table, split)), data, split, filter_seen=filter_seen)
+    expected = rank_targets(Table(table), data, split, filter_seen=filter_seen)
+    assert ranks.dtype == np.int64 and type(ranks) is type(expected) and np.array_equal(ranks, expected)
+
+
+def test_given_scores_are_of_the_test_split_among_all_items_unless_said_otherwise():
+    data, table = make_data(), random_table()
+    assert np.array_equal(rank_scores(matrix_of(data, table, "test"), data), rank_targets(Table(table), data))
+
+
+def test_of_given_chunks_no_more_is_asked_for_than_is_ranked():
+    """One after the other, up to the first that is too many."""
+    data, scores, asked = make_data(), matrix_of(make_data(), random_table(), "test"), []
+
+    def chunks():
+        for number, chunk in enumerate([*scores.split(10), scores, scores]):
+            asked.append(number)
+            yield chunk
+
+    with pytest.raises(ValueError, match="at least 74"):
+        rank_scores(chunks(), data)
+    assert asked == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("what, scores, match", [
+    ("21 columns for 20 items", np.zeros((37, 21)), r"^scores must have 20 columns, .* their shape is \[37, 21\].$"),
+    ("36 rows for 37 users", np.zeros((36, 20)), "^scores must have 37 rows, .* but they have 36.$"),
+    ("38 rows for 37 users", np.zeros((38, 20)), "^scores must have 37 rows, .* but they have at least 38.$"),
+    ("no rows", np.zeros((0, 20)), "but they have 0.$"),
+    ("no chunks", [], "but they have 0.$"),
+    ("chunks with too few rows together", [np.zeros((30, 20)), np.zeros((6, 20))], "but they have 36.$"),
+    ("chunks with too many rows together", [np.zeros((30, 20)), np.zeros((9, 20))], "but they have at least 39.$"),
+    ("a second chunk of 19 columns", [np.zeros((30, 20)), np.zeros((7, 19))], r"from user 30 on their shape is \[7, 19\].$"),
+    ("rows that are no chunks", [np.zeros(20)] * 37, r"from user 0 on their shape is \[20\].$"),
+    ("three dimensions", torch.zeros(37, 20, 1), r"their shape is \[37, 20, 1\].$"),
+    ("text", np.full((37, 20), "0.5"), "^scores must be numbers, but from user 0 on they are of type <U3.$"),
+    ("objects", np.full((37, 20), None), "they are of type object.$"),
+    ("None", None, "^scores must be a matrix, or an iterable of its rows in chunks, but they are None.$"),
+    ("one number", np.array(0.5), "^scores must be a matrix"),
+], ids=lambda x: x if isinstance(x, str) and "^" not in x and "$" not in x else "")
+def test_scores_of_another_shape_are_refused(refused, what, scores, match):
+    with refused(f"rank_scores: {what}", ValueError, match=match):
+        rank_scores(scores, make_data())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_given_scores_that_are_not_finite_are_refused(refused, monkeypatch, bad):
+    monkeypatch.setattr(ranking, "ROWS", 8)
+    scores = np.zeros((37, 20))
+    scores[20, 7] = bad
+    with refused(f"rank_scores: a score of {bad}", ValueError, match="^The scores of user 20 are not all finite, so there is"):
+        rank_scores(scores, make_data())
+
+
+def test_given_scores_for_a_split_without_examples_or_for_none_are_refused():
+    with pytest.raises(ValueError, match="has no example to evaluate"):
+        rank_scores(np.zeros((0, 20)), Dataset("short", NUM_ITEMS, np.array([1, 2, 3]), np.array([0, 3])), "train")
+    with pytest.raises(ValueError, match="There is no split 'tset'"):
+        rank_scores(np.zeros((37, 20)), make_data(), "tset")
 
 
 # Batches, chunks, means

@@ -409,6 +409,32 @@ def test_items_of_the_history_are_not_removed():
     assert set(range(1, 9)) <= set(items[0].tolist())
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 7, NUM_ITEMS])
+@pytest.mark.parametrize("ensemble", [None, 2])
+def test_without_the_items_of_the_history_the_others_stay_in_their_order(monkeypatch, chunk, ensemble):
+    """Also without those that the model does not read: it reads the latest 8."""
+    model, histories = make_model(QUICK), [[9, 9, 2], [*range(20, 0, -2), *range(1, 16, 2)], [4]]
+    every, scores = model.recommend(histories, k=NUM_ITEMS, generator=seeded(7), ensemble=ensemble)
+    monkeypatch.setattr(catalogue, "ITEM_CHUNK", chunk)
+    items, found = model.recommend(histories, k=12, generator=seeded(7), ensemble=ensemble, filter_seen=True)
+    for row, history in enumerate(histories):
+        kept = [j for j, item in enumerate(every[row].tolist()) if item not in history][:12]
+        assert items[row].tolist() == every[row, kept].tolist()
+        torch.testing.assert_close(found[row], scores[row, kept], rtol=0, atol=1e-5)
+
+
+def test_more_items_than_a_history_leaves_cannot_be_recommended(refused):
+    model, histories = make_model(QUICK), [[1], [*range(1, NUM_ITEMS - 2), 1, 1]]         # 27 of 30, two of them again
+    items, _ = model.recommend(histories, generator=seeded(7), filter_seen=True)
+    assert items.shape == (2, 3) and set(items[1].tolist()) == {28, 29, 30}
+    with refused("filter_seen, a k larger than a history leaves items", ValueError, match=(
+            "^History 1 holds all but 3 of the 30 items, and 4 that it does not hold cannot be recommended; ask for fewer")):
+        model.recommend(histories, k=4, filter_seen=True)
+    with pytest.raises(ValueError, match="^History 0 holds all but 0 of the 30 items, and 1 that it does not hold"):
+        model.recommend([range(1, NUM_ITEMS + 1)], filter_seen=True)
+    assert model.recommend([[1]], k=NUM_ITEMS - 1, filter_seen=True)[0].shape == (1, NUM_ITEMS - 1)
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 7, 29, 30, 31])
 @pytest.mark.parametrize("k", [1, 5, NUM_ITEMS])
 def test_scoring_the_catalogue_in_chunks_changes_nothing(monkeypatch, chunk, k):

@@ -56,7 +56,7 @@ def group_metrics(ranks: np.ndarray, data: Dataset, split: Split = "test") -> di
     of about equally many users by length; users of one length stay together. ranks: [U, 2], or [U] if nothing is tied.
     ValueError if these are not the ranks of the data's users.
     """
-    ranks = np.asarray(ranks)
+    ranks = np.asanyarray(ranks)       # UnseenRanks stay what they are
     if len(ranks) != data.num_users:
         raise ValueError(f"There are {len(ranks)} ranks for the {data.num_users} users of the data set {data.name}.")
     targets = leave_one_out(data, split, 1).gather(torch.arange(data.num_users), 1)[1].numpy()     # [U]

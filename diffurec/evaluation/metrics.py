@@ -13,6 +13,16 @@ CUTOFFS = (5, 10, 20)
 EXACT = 20
 
 
+class UnseenRanks(np.ndarray):
+    """Places among the items that the user has not seen, of `rank_targets(..., filter_seen=True)` or `rank_scores`.
+
+    An array like any other, but its metrics have other names, "HR@10 (unseen)", so that they are not taken for those
+    among all items, and `compare` refuses the two together. Places out of a file: np.array(...).view(UnseenRanks).
+    """
+
+    __array_priority__ = 1.0        # what is concatenated with them is of their kind
+
+
 def places(ranks: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The first and the last place of each target, [U] int64 each. ranks: [U, 2], or [U] where nothing is tied.
 
@@ -66,7 +76,8 @@ def per_user(ranks: ArrayLike) -> dict[str, np.ndarray]:
     """
     values = {f"HR@{k}": hit_rate(ranks, k) for k in CUTOFFS}
     values |= {f"NDCG@{k}": ndcg(ranks, k) for k in CUTOFFS}
-    return values | {"MRR": reciprocal_rank(ranks)}
+    values["MRR"] = reciprocal_rank(ranks)
+    return {f"{name} (unseen)": v for name, v in values.items()} if isinstance(ranks, UnseenRanks) else values
 
 
 def mean_metrics(ranks: ArrayLike) -> dict[str, float]:
@@ -179,8 +190,11 @@ def compare(
 ) -> dict[str, tuple[float, float, float]]:
     """Paired comparison over the same users: {metric: (difference of means, low, high)}, positive if `ranks` is better.
 
-    The interval is that of `paired_interval`. ValueError if the two do not rank the same number of users.
+    The interval is that of `paired_interval`. ValueError if the two do not rank the same number of users, or only one
+    is among unseen items.
     """
+    if isinstance(ranks, UnseenRanks) != isinstance(baseline_ranks, UnseenRanks):
+        raise ValueError("One model is ranked among all items and the other among unseen ones; a pair needs one protocol.")
     if len(ranks) != len(baseline_ranks):
         raise ValueError(f"The two models rank {len(ranks)} and {len(baseline_ranks)} users; a pair needs the same users.")
     ours, theirs = per_user(ranks), per_user(baseline_ranks)
