@@ -10,7 +10,7 @@ speed: ../fast replaces some parts by forms that compute the same.
 """
 
 from .approximator import Approximator, Attention, Block, FeedForward, StepEmbedding
-from .config import VARIANTS, ModelConfig, Network
+from .config import RIVALS, VARIANTS, ModelConfig, Network
 from .diffurec import DiffuRec, DiffuRecSys, Ensemble
 from .diffusion import NOISE_SCHEDULES, GaussianDiffusion, truncated_linear
 from .rivals import GRU4Rec, Rival, SASRec
@@ -25,7 +25,7 @@ def build_model(num_items: int, config: ModelConfig = ModelConfig()) -> Sequence
 
 
 __all__ = [
-    "NETWORKS", "NOISE_SCHEDULES", "VARIANTS", "Approximator", "Attention", "Block", "DiffuRec", "DiffuRecSys", "Ensemble",
-    "FeedForward", "GRU4Rec", "GaussianDiffusion", "ModelConfig", "Rival", "SASRec", "SequenceModel", "StepEmbedding",
-    "build_model", "truncated_linear",
+    "NETWORKS", "NOISE_SCHEDULES", "RIVALS", "VARIANTS", "Approximator", "Attention", "Block", "DiffuRec", "DiffuRecSys",
+    "Ensemble", "FeedForward", "GRU4Rec", "GaussianDiffusion", "ModelConfig", "Rival", "SASRec", "SequenceModel",
+    "StepEmbedding", "build_model", "truncated_linear",
 ]

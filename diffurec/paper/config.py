@@ -104,11 +104,13 @@ class ModelConfig(Config):
 
 
 Variant = Literal["baseline", "cross-attention", "offset-noise", "diffurecsys", "without-diffusion", "sasrec", "gru4rec"]
-VARIANTS: dict[Variant, dict[str, Any]] = {     # what is other than in DiffuRec
+VARIANTS: dict[Variant, dict[str, Any]] = {     # those of [2]: what each adds to DiffuRec
     "baseline": {},
     "cross-attention": {"cross_attention": True},                                # V1
     "offset-noise": {"offset_noise": "constant"},
     "diffurecsys": {"cross_attention": True, "offset_noise": "constant"},        # V2
+}
+RIVALS: dict[Variant, dict[str, Any]] = {       # what they are compared with
     "without-diffusion": {"lambda_uncertainty": 0.0},                            # no target and no noise is heard
     "sasrec": {"network": "sasrec", "attention": "causal"},
     "gru4rec": {"network": "gru4rec", "attention": "causal"},

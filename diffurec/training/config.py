@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
-from ..paper.config import PRECISIONS, VARIANTS, Config, ModelConfig, Precision, Variant
+from ..paper.config import PRECISIONS, RIVALS, VARIANTS, Config, ModelConfig, Precision, Variant
 
 C = TypeVar("C", bound=Config)
 
@@ -54,7 +54,7 @@ SETTINGS: dict[Settings, tuple[ModelConfig, TrainConfig]] = {
 }
 PRESETS: dict[tuple[Variant, Settings], tuple[ModelConfig, TrainConfig]] = {
     (variant, name): (replace(model, **changes), training)
-    for variant, changes in VARIANTS.items() for name, (model, training) in SETTINGS.items()
+    for variant, changes in (VARIANTS | RIVALS).items() for name, (model, training) in SETTINGS.items()
 }
 
 
@@ -64,7 +64,7 @@ def configure_run(parameters: Mapping[str, Any]) -> tuple[ModelConfig, TrainConf
     parameters: a mapping with "variant", "settings" and any of the settings of both classes; what else it holds is left
     alone. ValueError for a variant, settings or a value that is not to be had.
     """
-    for name, known in (("variant", VARIANTS), ("settings", SETTINGS)):
+    for name, known in (("variant", VARIANTS | RIVALS), ("settings", SETTINGS)):
         if parameters[name] not in list(known):
             raise ValueError(f"There is no {name} {parameters[name]!r}; take one of {', '.join(known)}.")
     def with_given(config: C) -> C:
