@@ -292,6 +292,15 @@ def test_runs_that_differ_in_the_four_alone_have_no_more_in_their_label():
     assert (missing, remarks) == (set(), [])
 
 
+def test_a_rival_is_paired_with_diffurec_though_its_network_is_another():
+    """And not with a DiffuRec of another width."""
+    networks = [("baseline", {}), ("sasrec", {"network": "sasrec", "attention": "causal"}), ("gru4rec", {"hidden_size": 16})]
+    runs, _, remarks = label_runs(results_of(*({
+        "parameters": {"variant": variant}, "settings": make_outcome()["settings"] | {"model": {"hidden_size": 8} | model}
+    } for variant, model in networks)))
+    assert [key[2] for key in runs] == ["baseline", "sasrec"] and "other settings" in remarks[0]
+
+
 def test_of_two_files_of_one_run_the_first_is_used_and_both_are_named():
     runs, _, remarks = label_runs(results_of({}, {}, {"seed": 4}))
     assert [run["file"] for run in runs.values()] == ["0.json", "2.json"]

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, conl
 from ..base.files import write_atomically
 from ..base.records import Record, fault, record, short
 from ..evaluation.metrics import CUTOFFS, mean_metrics
-from ..paper import ModelConfig
+from ..paper import RIVALS, VARIANTS, ModelConfig
 from ..training import TrainConfig
 
 SCHEMA = 3
@@ -33,6 +33,7 @@ DIFFERENCES = tuple(f"DiffuRec − {name}" for name in MODELS[:2])
 METRICS = (*(f"HR@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR")
 # Parameters of a run beside the settings of the two classes. Where it ran (device, files) does not count.
 RUN = ("dataset", "variant", "settings", "num_steps", "analysis_users", "must_beat_popular")
+MAKING = {name for changes in (VARIANTS | RIVALS).values() for name in changes}    # settings that make a variant or a rival
 KEY = ("dataset", "settings", "variant", "seed")        # the parameters that tell runs apart in a report
 Key = tuple[str, str, str, int]                         # their values
 
@@ -202,9 +203,9 @@ def read_results(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def setup(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run but for the seed, the device and what makes its variant."""
+    """The settings of a run but for the seed, the device and what makes a variant or a rival."""
     both = run["settings"]["model"] | run["settings"]["train"]
-    return {k: v for k, v in both.items() if k not in ("seed", "device", "cross_attention", "offset_noise")}
+    return {k: v for k, v in both.items() if k not in ("seed", "device", *MAKING)}
 
 
 def label_runs(

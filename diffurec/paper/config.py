@@ -96,11 +96,14 @@ class ModelConfig(Config):
         self._require(type(self.cross_attention) is bool, "cross_attention", "True or False")
         self._require_choice("noise_schedule", get_args(NoiseSchedule))
         self._require_choice("network", get_args(Network))
-        self._require_choice("attention", get_args(AttentionForm) if self.network == "diffurec" else ["causal"])
+        self._require_choice("attention", get_args(AttentionForm))
         self._require_choice("offset_noise", get_args(OffsetNoise))
         self._require_choice("activation", get_args(Activation))
-        if self.network != "diffurec" and (self.cross_attention or self.offset_noise != "none"):
-            raise ValueError(f"cross_attention and offset_noise belong to DiffuRecSys; leave them out of {self.network!r}.")
+        if self.network != "diffurec" and (
+            self.attention != "causal" or self.cross_attention or self.offset_noise != "none"
+        ):
+            raise ValueError(f"The network {self.network!r} reads from left to right and has no diffusion: set attention to "
+                             "'causal', and leave out cross_attention and offset_noise.")
 
 
 Variant = Literal["baseline", "cross-attention", "offset-noise", "diffurecsys", "without-diffusion", "sasrec", "gru4rec"]
