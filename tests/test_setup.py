@@ -103,6 +103,9 @@ def test_what_tests_and_notebooks_import_is_pinned(path):
     if path.suffix == ".ipynb":
         code = ["".join(cell["source"]) for cell in json.loads(source)["cells"] if cell["cell_type"] == "code"]
         source = "\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", text, flags=re.M) for text in code)
+    if path.name == "rectools_sasrec.py":       # runs in an environment of its own, which the Makefile pins
+        assert imported(source) <= set(re.findall(r"([\w-]+)(?:\[\w+\])?==", (ROOT / "Makefile").read_text(encoding="utf-8")))
+        return
     assert imported(source) <= set(PINS) | TOOLS
 
 
@@ -160,8 +163,8 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    targets = ["report", "test", "lint", "site", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "mutants",
-               "data", "help"]
+    targets = ["report", "test", "lint", "site", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "witness",
+               "mutants", "data", "help"]
     assert [line.split()[1] for line in done.stdout.splitlines()] == targets
     assert not (copy / ".venv").exists()
 
