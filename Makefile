@@ -90,17 +90,20 @@ data: $(STAMP)
 NBVAL := $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --durations=10 \
 	--nbval-sanitize-with=notebooks/sanitize.cfg
 
-# Both parts run, whatever comes of the other; `make -j2 test` runs them beside each other.
+# All parts run, whatever comes of the others; `make -j2 test` runs two at a time.
 test: $(STAMP)
-	@$(MAKE) --no-print-directory --keep-going test-code test-notebooks
+	@$(MAKE) --no-print-directory --keep-going test-code test-tutorial test-pages
 
 test-code: data
 	@$(RUN) -m pytest -q
 
 # nbval takes this Python's kernel, whatever a notebook names.
-test-notebooks: data
+test-tutorial: data
+	@$(NBVAL) notebooks/*.ipynb
+
+test-pages: data
 	@failed=0; \
-	$(NBVAL) notebooks docs || failed=1; \
+	$(NBVAL) notebooks/solutions notebooks/experiments docs || failed=1; \
 	$(RUN) tests/notebook_figures.py || failed=1; \
 	exit $$failed
 
@@ -167,4 +170,4 @@ mutants: $(STAMP)
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test test-code test-notebooks lint site test-avx2 equations bad-inputs bench gpu-check witness mutants lab
+.PHONY: help report data test test-code test-tutorial test-pages lint site test-avx2 equations bad-inputs bench gpu-check witness mutants lab

@@ -351,7 +351,7 @@ def parts(copy, tmp_path):
 
 
 def test_all_parts_of_the_tests_run_and_each_fails_the_whole(parts):
-    every = ["tests", "notebooks", "figures"]
+    every = ["tests", "notebooks", "notebooks", "figures"]
     assert parts("test") == (True, every)
     for failing in ("red", "stale", "unreadable"):
         assert parts("test", failing) == (False, every)
