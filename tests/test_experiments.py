@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from nbclient import NotebookClient
 
 from diffurec import __version__, command, load_interactions
 from diffurec.base import places
+from diffurec.base.files import prove_writable
 from diffurec.lab import check_run, file_digest, grids, kernels, launch as launcher, local, run as one_run, write_result
 from diffurec.lab.grids import Grid
 from diffurec.lab.progress import Lines, Progress
@@ -444,6 +446,13 @@ def test_an_output_that_cannot_be_written_is_refused(lab, tmp_path, monkeypatch,
     assert lab.run("grid") == 2
     line = said("--out: a directory on a full disk")
     assert "No space left on device" in line and line.count("\n") == 1
+
+
+def test_launches_that_prove_the_same_directory_at_once_do_not_meet(tmp_path):
+    """With one name for both probes, each removes the other's: some of these 400 fail."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(prove_writable, [tmp_path / "out"] * 400))
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("device, part", [

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and the proof that a directory can be written to."""
 
 import os
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,15 +25,16 @@ def prove_writable(directory: Path, size: int = 1) -> None:
 
     ValueError for a name that no directory can have.
     """
-    probe = directory / "writable.partial"
+    name = f"writable-{uuid.uuid4().hex}"     # two launches may prove the same directory at once
+    probe = directory / f"{name}.partial"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with open(probe, "wb") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             file.write(b"something, because an empty file can be made on a full disk")
-        os.replace(probe, directory / "writable")
-        (directory / "writable").unlink()
+        os.replace(probe, directory / name)
+        (directory / name).unlink()
     finally:
         with suppress(OSError, ValueError):
             probe.unlink(missing_ok=True)
