@@ -12,8 +12,8 @@ from .data import (
 )
 from .evaluation import (
     MarkovChain, MostPopular, NearestItems, UnseenRanks, bootstrap_interval, choose_baseline, compare, coverage,
-    evaluate, expected_ranks, gini, hit_rate, mean_metrics, ndcg, novelty, paired_interval, paired_test, per_user,
-    rank_scores, rank_targets, recommend, tied_ranks,
+    crossed_test, evaluate, expected_ranks, gini, hit_rate, least_difference, mean_metrics, ndcg, novelty, paired_interval,
+    paired_test, per_user, power, rank_scores, rank_targets, recommend, tied_ranks,
 )
 from .paper import (
     NOISE_SCHEDULES, VARIANTS, DiffuRec, DiffuRecSys, GaussianDiffusion, GRU4Rec, ModelConfig, SASRec, SequenceModel,
@@ -32,11 +32,12 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "NOISE_SCHEDULES", "PRESETS", "VARIANTS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys",
-    "GRU4Rec", "GaussianDiffusion", "History", "MarkovChain", "ModelConfig", "MostPopular", "NearestItems", "SASRec",
-    "SequenceModel", "TrainConfig", "UnseenRanks", "bootstrap_interval", "build_model", "choose_baseline", "compare",
-    "configure_run", "coverage", "evaluate", "expected_ranks", "gini", "hit_rate", "in_time_order", "leave_one_out",
-    "length_batches", "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg", "novelty",
-    "paired_interval", "paired_test", "per_user", "rank_scores", "rank_targets", "read_results", "recommend",
-    "stream_seed", "tied_ranks", "train",
+    "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys", "GRU4Rec", "GaussianDiffusion",
+    "History", "MarkovChain", "ModelConfig", "MostPopular", "NOISE_SCHEDULES", "NearestItems", "PRESETS",
+    "SASRec", "SequenceModel", "TrainConfig", "UnseenRanks", "VARIANTS", "bootstrap_interval", "build_model",
+    "choose_baseline", "compare", "configure_run", "coverage", "crossed_test", "evaluate", "expected_ranks",
+    "gini", "hit_rate", "in_time_order", "least_difference", "leave_one_out", "length_batches", "load_dataset",
+    "load_interactions", "load_model", "mean_metrics", "ndcg", "novelty", "paired_interval", "paired_test",
+    "per_user", "power", "rank_scores", "rank_targets", "read_results", "recommend", "stream_seed",
+    "tied_ranks", "train",
 ]

@@ -48,6 +48,7 @@ TESTS = {
     "fast/processor": ["fast"],
     "data/splits": ["splits"],
     "data/histories": ["model"],
+    "evaluation/comparing": ["metrics"],
     "evaluation/metrics": ["metrics"],
     "evaluation/ranking": ["evaluation", "metrics"],
     "evaluation/recommending": ["model", "extensions"],

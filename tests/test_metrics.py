@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test, ttest_1samp
 
 from diffurec import expected_ranks, tied_ranks
-from diffurec.evaluation.metrics import (
-    CUTOFFS, EXACT, bootstrap_interval, compare, hit_rate, mean_metrics, ndcg, paired_interval, paired_test, per_user,
-    reciprocal_rank,
+from diffurec.evaluation.comparing import (
+    EXACT, bootstrap_interval, compare, crossed_test, least_difference, paired_interval, paired_test, power,
 )
+from diffurec.evaluation.metrics import CUTOFFS, hit_rate, mean_metrics, ndcg, per_user, reciprocal_rank
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60, database=None)     # always the same examples
 some_ranks = st.lists(st.integers(1, 100), min_size=1, max_size=30)
@@ -570,3 +570,54 @@ def test_a_bad_option_of_an_interval_is_refused_in_a_sentence(refused, options, 
 def test_models_that_rank_different_numbers_of_users_are_not_compared(refused):
     with refused("a comparison of ranks of 3 and of 2 users", ValueError, match="rank 3 and 2 users"):
         compare([1, 2, 3], [1, 2])
+
+
+def test_seeds_that_agree_or_users_that_agree_leave_the_t_test_of_the_others():
+    values = np.random.default_rng(0).normal(0.1, 1, 40)
+    for differences in (np.tile(values, (5, 1)), np.tile(values[:, None], (1, 7))):
+        found, expected = crossed_test(differences), ttest_1samp(values, 0)
+        interval = expected.confidence_interval(0.95)
+        np.testing.assert_allclose([found.mean, found.p, found.low, found.high, found.degrees, found.error],
+                                   [values.mean(), expected.pvalue, *interval, 39, values.std(ddof=1) / np.sqrt(40)])
+
+
+def crossed(number, of_seed, of_user, rest, seeds=5, users=120):
+    rng = np.random.default_rng([21, number])
+    return (rng.normal(0, of_seed, (seeds, 1)) + rng.normal(0, of_user, users) + rng.normal(0, rest, (seeds, users)))
+
+
+@pytest.mark.parametrize("of_seed, of_user, rest", [(0.1, 1, 1), (0.1, 0.1, 1), (0, 1, 1), (0.3, 0, 1), (0, 0, 1)])
+def test_over_users_and_seeds_equal_models_are_seldom_found_different(of_seed, of_user, rest):
+    # 600 comparisons, seeds fixed. At 5 % 30 false alarms are expected, with a deviation of 5.3: bound 30 + 3 * 5.3 = 46.
+    alarms = [crossed_test(crossed(number, of_seed, of_user, rest)).p < 0.05 for number in range(600)]
+    assert sum(alarms) <= 46
+
+
+def test_a_test_over_users_or_seeds_alone_is_too_sure_of_itself_where_both_vary():
+    samples = [crossed(number, 0.2, 1, 1) for number in range(600)]
+    over_users = sum(ttest_1samp(sample.mean(0), 0).pvalue < 0.05 for sample in samples)
+    over_seeds = sum(ttest_1samp(sample.mean(1), 0).pvalue < 0.05 for sample in samples)
+    assert min(over_users, over_seeds) > 60, (over_users, over_seeds)             # 30 would be 5 %
+
+
+def test_over_users_and_seeds_no_difference_is_none_and_equal_ones_are_decided():
+    assert crossed_test(np.zeros((3, 9))) == (0, 0, 0, 1, 0, 2)
+    assert crossed_test(np.full((3, 9), 0.5))[:4] == (0.5, 0.5, 0.5, 0)
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [[1.0], [2.0]], [1.0, 2.0], [[1.0, math.nan], [0.0, 1.0]]])
+def test_one_seed_or_one_user_is_refused(refused, values):
+    with refused(None, ValueError, "at least two seeds and users"):
+        crossed_test(values)
+
+
+@pytest.mark.parametrize("size, number, expected", [(0.5, 20, 0.5645), (0.5, 34, 0.8078), (0.8, 15, 0.8213), (0, 9, 0.05)])
+def test_the_power_is_that_of_the_tables(size, number, expected):
+    """Of the paired t-test, as statistics packages print it, for a difference of `size` deviations and so many pairs."""
+    assert power(size, 1 / np.sqrt(number), number - 1) == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_least_difference_is_found_with_the_power_asked_for():
+    for wanted in (0.5, 0.8, 0.95):
+        assert power(least_difference(0.2, 4, wanted=wanted), 0.2, 4) == pytest.approx(wanted)
+    assert least_difference(0.2, 4, alpha=0.01) > least_difference(0.2, 4) > 2 * 0.2
