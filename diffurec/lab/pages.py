@@ -23,13 +23,16 @@ from nbconvert import HTMLExporter
 
 from ..base.files import write_atomically
 
-# nbconvert's own template without the parts that load something, and without the cell for bare kernels.
+# nbconvert's own template without the parts that load something, the cell for bare kernels, and code that is to be hidden.
 TEMPLATE = """{%- extends 'index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block codecell -%}
 {%- if "remove-cell" not in cell.metadata.get("tags", []) -%}{{ super() }}{%- endif -%}
+{%- endblock -%}
+{%- block input_group -%}
+{%- if "hide-input" not in cell.metadata.get("tags", []) -%}{{ super() }}{%- endif -%}
 {%- endblock -%}
 {%- block html_head_css -%}
 <style>
