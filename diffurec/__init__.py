@@ -13,15 +13,17 @@ from .data import (
 from .evaluation import (
     MarkovChain, MostPopular, NearestItems, UnseenRanks, bootstrap_interval, choose_baseline, compare, coverage,
     evaluate, expected_ranks, gini, hit_rate, mean_metrics, ndcg, novelty, paired_interval, paired_test, per_user,
-    rank_scores, rank_targets, recommend, tied_ranks,
+    rank_scores, rank_targets, recommend, recommend_ids, tied_ranks,
 )
 from .paper import (
     NOISE_SCHEDULES, VARIANTS, DiffuRec, DiffuRecSys, GaussianDiffusion, GRU4Rec, ModelConfig, SASRec, SequenceModel,
     build_model,
 )
-from .training import PRESETS, CheckpointError, History, TrainConfig, configure_run, load_model, train
+from .training import PRESETS, CheckpointError, History, TrainConfig, configure_run, export, load_model, train
 
-SequenceModel.recommend = recommend  # type: ignore[attr-defined]    # for whoever has the model in hand; the paper's room knows no lists and no checks
+# For whoever has the model in hand; the paper's room knows no lists and no checks.
+SequenceModel.recommend = recommend             # type: ignore[attr-defined]
+SequenceModel.recommend_ids = recommend_ids     # type: ignore[attr-defined]
 
 
 def __getattr__(name: str) -> object:
@@ -35,8 +37,8 @@ __all__ = [
     "NOISE_SCHEDULES", "PRESETS", "VARIANTS", "CheckpointError", "DataError", "Dataset", "DiffuRec", "DiffuRecSys",
     "GRU4Rec", "GaussianDiffusion", "History", "MarkovChain", "ModelConfig", "MostPopular", "NearestItems", "SASRec",
     "SequenceModel", "TrainConfig", "UnseenRanks", "bootstrap_interval", "build_model", "choose_baseline", "compare",
-    "configure_run", "coverage", "evaluate", "expected_ranks", "gini", "hit_rate", "in_time_order", "leave_one_out",
-    "length_batches", "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg", "novelty",
-    "paired_interval", "paired_test", "per_user", "rank_scores", "rank_targets", "read_results", "recommend",
-    "stream_seed", "tied_ranks", "train",
+    "configure_run", "coverage", "evaluate", "expected_ranks", "export", "gini", "hit_rate", "in_time_order",
+    "leave_one_out", "length_batches", "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg",
+    "novelty", "paired_interval", "paired_test", "per_user", "rank_scores", "rank_targets", "read_results", "recommend",
+    "recommend_ids", "stream_seed", "tied_ranks", "train",
 ]
