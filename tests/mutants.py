@@ -47,10 +47,12 @@ TESTS = {
     "fast/forms": ["fast", "causal", "model"],
     "fast/processor": ["fast"],
     "data/splits": ["splits"],
+    "data/catalogue": ["ids", "saved"],
     "data/histories": ["model"],
     "evaluation/metrics": ["metrics"],
     "evaluation/ranking": ["evaluation", "metrics"],
-    "evaluation/recommending": ["model", "extensions"],
+    "evaluation/numbering": ["ids"],
+    "evaluation/recommending": ["model", "extensions", "ids"],
     "training/loop": ["training"],
 }
 

@@ -72,14 +72,14 @@ def export(
     """
     if not isinstance(model, SequenceModel):
         raise ValueError(f"A {type(model).__name__} has no weights to export; give a DiffuRec, a SASRec or a GRU4Rec.")
-    checkpoint = Checkpoint(directory)
+    checkpoint, numbered = Checkpoint(directory), as_numbered_by(model, data)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     checkpoint.prepare(2 * sum(tensor.nbytes for tensor in weights.values()))
     for name in (*FILES.values(), "config.json", "README.md", "state.json"):
         if (checkpoint.directory / name).exists():
             raise CheckpointError(f"{directory} holds a {name} already; export into another directory.")
     metrics: dict[str, dict[str, float]] = {split: evaluate(model, data, split, seed, **sampling) for split in SPLITS}
-    items = model.catalogue if model.catalogue and model.catalogue.known else as_numbered_by(model, data).catalogue
+    items = model.catalogue if model.catalogue and model.catalogue.known else numbered.catalogue
     described = {"name": data.name, "checksum": data.checksum, "users": data.num_users, "items": data.num_items,
                  "interactions": len(data.items)}
     config = {
