@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffurec import DataError, Dataset, load_interactions
+from diffurec.data import published
 
 FIELDS = [field.name for field in dataclasses.fields(Dataset)]
 ITEMS, OFFSETS = np.array([1, 2, 3, 3, 2, 1, 2]), np.array([0, 3, 7])
@@ -131,8 +132,10 @@ def test_what_is_no_such_file_is_one_sentence(tmp_path, refused):
 
 
 def test_a_large_file_is_read(tmp_path):
-    """More than a cache of a published data set may have."""
+    """More, packed and unpacked, than a cache of a published data set may have."""
     users = 1_500_000
-    data = Dataset("large", 3, np.tile([1, 2, 3], users), np.arange(users + 1) * 3)
+    items = np.random.default_rng(0).integers(1, 2**31, 3 * users, dtype=np.int64)
+    data = Dataset("large", 2**31 - 1, items, np.arange(users + 1) * 3)
     data.save(tmp_path / "large.npz")
+    assert (tmp_path / "large.npz").stat().st_size > published.LARGEST
     assert Dataset.load(tmp_path / "large.npz").checksum == data.checksum
