@@ -1,9 +1,12 @@
 """Which item is which: recommendations by id, data matched to a model by ids, and the ids in checkpoints."""
 
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ from diffurec import (
     CheckpointError, Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, NearestItems, SASRec, TrainConfig, evaluate,
     load_interactions, load_model, rank_targets, recommend, recommend_ids, train,
 )
+from diffurec.base import files
 from diffurec.data.catalogue import Catalogue
 from diffurec.evaluation import analyse, reconstruct, some_users, training_counts
 from diffurec.training import checkpoint as checkpoints
@@ -334,6 +338,24 @@ def test_ids_are_written_once(data, tmp_path, monkeypatch):
         train(new_model(data), data, TrainConfig(epochs=epochs), tmp_path / "run", resume=True, log=None)
     assert [name.startswith("items") for name in written].count(True) == 1 and written[0].startswith("items")
     assert load_model(tmp_path / "run").catalogue.ids == data.item_ids
+
+
+def test_a_disk_that_is_full_for_the_ids_keeps_no_half_of_a_checkpoint(data, tmp_path, monkeypatch):
+    """The ids are the first file to be written; the run then starts anew."""
+    settings, real = TrainConfig(epochs=2), os.replace
+
+    def full(source, target):
+        if Path(target).name.startswith("items"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(CheckpointError, match="epoch 1 .*No space left"):
+        train(new_model(data), data, settings, tmp_path, log=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.lock"]
+    monkeypatch.undo()
+    assert len(train(new_model(data), data, settings, tmp_path, resume=True, log=None).log) == 2
+    assert load_model(tmp_path).catalogue.ids == data.item_ids
 
 
 def test_a_model_remembers_its_training_as_its_checkpoint_does(data, tmp_path):
