@@ -12,16 +12,19 @@ from .data import (
 )
 from .evaluation import (
     MarkovChain, MostPopular, NearestItems, UnseenRanks, bootstrap_interval, choose_baseline, compare, coverage,
-    crossed_test, evaluate, expected_ranks, gini, hit_rate, least_difference, mean_metrics, ndcg, novelty, paired_interval,
-    paired_test, per_user, power, rank_scores, rank_targets, recommend, tied_ranks,
+    crossed_test, evaluate, expected_ranks, gini, hit_rate, least_difference, mean_metrics, ndcg, novelty,
+    paired_interval, paired_test, per_user, power, rank_scores, rank_targets, recommend, recommend_ids,
+    tied_ranks,
 )
 from .paper import (
     NOISE_SCHEDULES, VARIANTS, DiffuRec, DiffuRecSys, GaussianDiffusion, GRU4Rec, ModelConfig, SASRec, SequenceModel,
     build_model,
 )
-from .training import PRESETS, CheckpointError, History, TrainConfig, configure_run, load_model, train
+from .training import PRESETS, CheckpointError, History, TrainConfig, configure_run, export, load_model, train
 
-SequenceModel.recommend = recommend  # type: ignore[attr-defined]    # for whoever has the model in hand; the paper's room knows no lists and no checks
+# For whoever has the model in hand; the paper's room knows no lists and no checks.
+SequenceModel.recommend = recommend             # type: ignore[attr-defined]
+SequenceModel.recommend_ids = recommend_ids     # type: ignore[attr-defined]
 
 
 def __getattr__(name: str) -> object:
@@ -36,8 +39,8 @@ __all__ = [
     "History", "MarkovChain", "ModelConfig", "MostPopular", "NOISE_SCHEDULES", "NearestItems", "PRESETS",
     "SASRec", "SequenceModel", "TrainConfig", "UnseenRanks", "VARIANTS", "bootstrap_interval", "build_model",
     "choose_baseline", "compare", "configure_run", "coverage", "crossed_test", "evaluate", "expected_ranks",
-    "gini", "hit_rate", "in_time_order", "least_difference", "leave_one_out", "length_batches", "load_dataset",
-    "load_interactions", "load_model", "mean_metrics", "ndcg", "novelty", "paired_interval", "paired_test",
-    "per_user", "power", "rank_scores", "rank_targets", "read_results", "recommend", "stream_seed",
-    "tied_ranks", "train",
+    "export", "gini", "hit_rate", "in_time_order", "least_difference", "leave_one_out", "length_batches",
+    "load_dataset", "load_interactions", "load_model", "mean_metrics", "ndcg", "novelty", "paired_interval",
+    "paired_test", "per_user", "power", "rank_scores", "rank_targets", "read_results", "recommend",
+    "recommend_ids", "stream_seed", "tied_ranks", "train",
 ]

@@ -47,11 +47,13 @@ TESTS = {
     "fast/forms": ["fast", "causal", "model"],
     "fast/processor": ["fast"],
     "data/splits": ["splits"],
+    "data/catalogue": ["ids", "saved"],
     "data/histories": ["model"],
     "evaluation/comparing": ["metrics"],
     "evaluation/metrics": ["metrics"],
     "evaluation/ranking": ["evaluation", "metrics"],
-    "evaluation/recommending": ["model", "extensions"],
+    "evaluation/numbering": ["ids"],
+    "evaluation/recommending": ["model", "extensions", "ids"],
     "training/loop": ["training"],
 }
 

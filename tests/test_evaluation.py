@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from diffurec import (
-    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, TrainConfig, UnseenRanks, compare, evaluate, expected_ranks,
-    leave_one_out, load_interactions, load_model, mean_metrics, rank_scores, rank_targets, stream_seed, tied_ranks, train,
+    Dataset, DiffuRec, MarkovChain, ModelConfig, MostPopular, UnseenRanks, compare, evaluate, expected_ranks,
+    leave_one_out, mean_metrics, rank_scores, rank_targets, stream_seed, tied_ranks,
 )
 from diffurec.base import distributed
-from diffurec.evaluation import group_metrics, ranking, reconstruct, some_users
+from diffurec.evaluation import group_metrics, ranking
 from diffurec.fast import catalogue
 
 NUM_ITEMS = 20
@@ -561,35 +561,3 @@ def test_neighbouring_seeds_give_unrelated_numbers():
     # 100 pairs of first draws: the correlation of independent ones has a deviation of 0.1. Bound: 0.5; names fixed.
     first = [torch.randn(100, generator=torch.Generator().manual_seed(stream_seed(0, number))) for number in (1, 2)]
     assert abs(torch.corrcoef(torch.stack(first))[0, 1]) < 0.5
-
-
-# Whose items?
-
-OTHERWISE = r"numbered otherwise .* \(numbering \w{12}\.\.\., not \w{12}\.\.\.\): .* Evaluate it on the data it was trained"
-
-
-def rows(order):
-    """The same interactions as a file with its rows in this order; items are numbered by their first row."""
-    lines = [f"u{user},i{(7 * user + time) % 30},{time}" for user in range(60) for time in range(8)]
-    return "\n".join(["user_id,item_id,timestamp", *lines[::order]])
-
-
-def test_a_model_is_not_evaluated_on_items_numbered_otherwise(tmp_path, refused):
-    """A file's rows turned round number its items anew; other names are other items. A part of the data is none of both."""
-    texts = {"a": rows(1), "turned": rows(-1), "renamed": rows(1).replace(",i", ",j").replace(",jtem", ",item")}
-    data = {}
-    for name, text in texts.items():
-        (tmp_path / f"{name}.csv").write_text(text)
-        data[name] = load_interactions(tmp_path / f"{name}.csv")
-    torch.manual_seed(0)
-    model = DiffuRec(data["a"].num_items, ModelConfig(hidden_size=8, num_blocks=1, num_heads=1, num_diffusion_steps=4))
-    assert evaluate(model, data["turned"])                                      # not trained: it knows no items
-    train(model, data["a"], TrainConfig(epochs=1), checkpoint=tmp_path / "run", log=None)
-    for trained in (model, load_model(tmp_path / "run"), MostPopular(data["a"]), MarkovChain(data["a"])):
-        assert evaluate(trained, data["a"]) and evaluate(trained, some_users(data["a"], 20))
-        for name, what in (("turned", "whose rows are turned round"), ("renamed", "whose items have other names")):
-            with refused(f"data {what}", ValueError, OTHERWISE):
-                evaluate(trained, data[name])
-            if hasattr(trained, "config"):
-                with pytest.raises(ValueError, match="numbered otherwise"):
-                    reconstruct(trained, data[name])

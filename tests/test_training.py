@@ -223,7 +223,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path, shorter, eval_
     longer = run(epochs=8, checkpoint=tmp_path, resume=True, model=new_model(seed=9), **settings)
     assert_same_run(whole, longer)
     assert whole[0].best_epoch == longer[0].best_epoch and whole[0].finished == longer[0].finished
-    assert len(contents(tmp_path)) <= 4                                          # last, best, state, and at most one before
+    assert len(contents(tmp_path)) <= 5                                          # last, best, items, state, at most one before
 
 
 def test_the_causal_form_resumes_to_the_same_bits(tmp_path):
@@ -353,7 +353,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path):
         assert process.returncode == -signal.SIGKILL, f"the run was over before the kill, after {epochs} epochs"
     assert epochs == sorted(epochs) and epochs[0] < epochs[-1] < KILLED["epochs"]
     assert_same_run(whole, run(checkpoint=tmp_path / "run", resume=True, model=new_model(seed=9), **KILLED))
-    assert len(contents(tmp_path / "run")) == 3                                   # no litter of killed writes
+    assert len(contents(tmp_path / "run")) == 4                                   # no litter of killed writes
 
 
 @pytest.mark.parametrize("failing_write", range(1, 4))
@@ -365,7 +365,7 @@ def test_a_write_that_fails_keeps_the_last_good_checkpoint(tmp_path, monkeypatch
     def replace(source, target):
         nonlocal count
         count += 1
-        if count == 4 + failing_write:                                            # one proof of writing, three files before
+        if count == 5 + failing_write:                                            # one proof of writing, four files before
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(source, target)
 
@@ -649,7 +649,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path, refused):
     run(checkpoint=tmp_path)
     state = json.loads((tmp_path / "state.json").read_text())
     (tmp_path / "state.json").write_text(json.dumps(state | {"format": 99}))
-    with refused("state.json: of format 99", CheckpointError, "format 99, and this version reads 2; train again into another"):
+    with refused("state.json: of format 99", CheckpointError, "format 99, and this version reads 3; train again into another"):
         load_model(tmp_path)
 
 

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..base.checks import whole
+from ..base.checks import plain, whole
+from .catalogue import Catalogue, numbers_of
 
 MIN_INTERACTIONS = 3    # leave-one-out takes one for test, one for validation, and leaves one to start from
 MOST = 2**31 - 1        # items and interactions: ids, and positions in the flat array, are 32 bits wide
@@ -58,7 +60,8 @@ class Dataset:
     """U users' interactions with I items: user u's sequence [i_1 ... i_n] is items[offsets[u]:offsets[u+1]].
 
     Items are numbered 1..num_items; 0 is padding and never occurs. Both arrays are read-only. What belongs to an item
-    is indexed by its number, so titles[0], genres[0] and item_ids[0] stand for the padding.
+    is indexed by its number, so titles[0], genres[0] and item_ids[0] stand for the padding. `item_numbers` and
+    `user_numbers` lead back from an id to its number; data without ids have the numbers for ids.
     """
 
     name: str
@@ -128,8 +131,45 @@ class Dataset:
         It is of the checksum and the item ids, so that two files are alike only where all their rows are; a part of a
         data set, or data made from it, name the whole in `numbered_as`.
         """
-        ids = self.item_ids and [str(item) for item in self.item_ids]
-        return self.numbered_as or hashlib.sha256(repr((self.checksum, ids)).encode()).hexdigest()
+        return self.numbered_as or Catalogue.numbering_of(self.checksum, self.item_ids)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """What the item numbers stand for; a model keeps that of the data it was trained on."""
+        ids = None if self.item_ids is None else tuple(map(plain, self.item_ids))
+        return Catalogue(self.num_items, self.numbering, ids, self.titles)
+
+    @property
+    def item_numbers(self) -> dict[Any, int]:
+        """{id: number} of the items."""
+        return self.catalogue.numbers
+
+    @cached_property
+    def user_numbers(self) -> dict[Any, int]:
+        """{id: number} of the users."""
+        ids = range(self.num_users) if self.user_ids is None else map(plain, self.user_ids)
+        return numbers_of(ids, 0, f"user_ids of {self.name}")
+
+    def save(self, path: str | Path) -> None:
+        """Writes all of it to one .npz file without pickles, whole or not at all; `Dataset.load` reads it back.
+
+        ValueError for ids that are neither text nor numbers. OSError if it cannot be written.
+        """
+        from .saved import write_saved
+
+        write_saved(Path(path), self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Dataset":
+        """The data set in a file of `save`; DataError if it is not there, damaged or of another format."""
+        from .saved import read_saved
+
+        try:
+            return cls(**{"name": Path(path).stem, **read_saved(path)})     # a cache of format 1 has no name
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
 
     def summary(self) -> str:
         """The numbers of the data set, where it came from and what to know of it, as a few lines of text."""

@@ -1,27 +1,21 @@
 """The four named data sets: load_dataset finds them in a data directory, the cache, or where they are published."""
 
-import io
 import logging
-import math
 import os
 import shutil
 import tempfile
-import uuid
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..base.places import INSTALLED, ROOT
 from . import published
-from .dataset import DataError, Dataset, told
+from .dataset import DataError, Dataset
+from .saved import read_saved
 
 log = logging.getLogger("diffurec")
 
-FORMAT_VERSION = 1      # of the cache files
 WHUIR = "https://raw.githubusercontent.com/WHUIR/DiffuRec/f6f70c9d78477591742c71c9ed83e5f1269530e8/datasets/data/"
 
 
@@ -120,14 +114,18 @@ def _forms(name: str) -> list[tuple[str, Callable[[Path], dict[str, Any]]]]:
                  (f"{known.folder}/ml-100k.inter", beside(published.read_recbole))]
     else:
         files = [(f"{known.folder}/dataset.pkl", read_pickle)]
-    return [*files, (f"{name}.npz", read_cache)]
+    return [*files, (f"{name}.npz", _read_kept)]
+
+
+def _read_kept(path: Path) -> dict[str, Any]:
+    return read_saved(path, published.LARGEST)
 
 
 def _checked(name: str, fields: dict[str, Any], **more: Any) -> Dataset:
     """The Dataset made of `fields`, when its counts and checksum are the known ones; DataError otherwise."""
     known = KNOWN[name]
     try:
-        data = Dataset(name, **{"notes": known.notes, **fields, **more})
+        data = Dataset(**{**fields, **more, "name": name, "notes": known.notes})
     except ValueError as error:
         raise DataError(f"The sequences are damaged: {error}") from error
     found = data.num_users, data.num_items, len(data.items)
@@ -171,7 +169,7 @@ def _from_cache(name: str, path: Path) -> Dataset:
     try:
         if not path.exists():
             raise _NotHere(f"{path} is not there.")
-        return _checked(name, read_cache(path))
+        return _checked(name, _read_kept(path))
     except OSError as error:
         raise _NotHere(f"{path} cannot be read ({error}).") from error
     except _NotHere:
@@ -228,64 +226,8 @@ def _from_wheel(name: str) -> Dataset:
 def _keep(cache: Path, data: Dataset) -> None:
     """Into the cache, if that can be written: a full or read-only one costs the next start a download, not this one."""
     try:
-        write_cache(cache, data)
+        data.save(cache)
         log.info("%s: kept in the cache, %s", data.name, cache)
     except OSError as error:
         log.warning("%s: it could not be kept in the cache, %s (%s); set DIFFUREC_CACHE_DIR to a directory that can be "
                     "written to spare the next download.", data.name, cache, error)
-
-
-def write_cache(path: Path, data: Dataset) -> None:
-    """One .npz without pickles: the whole of it appears under `path`, or nothing does."""
-    arrays: dict[str, Any] = {"format_version": np.int64(FORMAT_VERSION), "num_items": np.int64(data.num_items),
-                              "items": data.items, "offsets": data.offsets, "source": np.array(data.source)}
-    if data.titles:
-        arrays["titles"] = np.array(data.titles)
-    if data.genres:
-        arrays["genres"] = np.array(["|".join(names) for names in data.genres])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_cache(path: str | Path) -> dict[str, Any]:
-    """The arguments of Dataset in a file of write_cache; DataError when it is damaged or of another format."""
-    content = published.read_file(path)
-    with told(f"{path} is no whole cache file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
-        def array(name: str) -> np.ndarray:
-            return _array(published.read_member(archive, f"{name}.npy"))
-
-        version = int(array("format_version"))
-        if version != FORMAT_VERSION:
-            raise DataError(f"{path} has format {version}; this version of diffurec reads {FORMAT_VERSION}.")
-        fields = {"num_items": int(array("num_items")), "items": array("items"), "offsets": array("offsets"),
-                  "source": str(array("source"))}
-        held = archive.namelist()
-        if "titles.npy" in held:
-            fields["titles"] = tuple(array("titles").tolist())
-        if "genres.npy" in held:
-            fields["genres"] = tuple(tuple(names.split("|")) if names else () for names in array("genres").tolist())
-    return fields
-
-
-def _array(content: bytes) -> np.ndarray:
-    """The array in the bytes of a .npy file, after its header was compared with what follows it.
-
-    np.load believes the header: one that claims 1e15 entries is given memory before the first of them is looked for.
-    """
-    file = io.BytesIO(content)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise DataError("An array is not in the format of this version of diffurec.")
-    shape, _, kind = np.lib.format.read_array_header_1_0(file)
-    entries, left = math.prod(shape), len(content) - file.tell()
-    if not 0 <= entries <= left or entries * kind.itemsize != left:
-        raise DataError(f"An array's header claims {entries} entries of {kind.itemsize} bytes, but {left} follow.")
-    file.seek(0)
-    return np.load(file, allow_pickle=False)

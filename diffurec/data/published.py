@@ -82,22 +82,22 @@ class PlainUnpickler(pickle.Unpickler):
         raise DataError(f"The pickle asks for the outside object {pid!r}: it was refused and nothing was executed.")
 
 
-def read_whole(file: IO[bytes], name: str | Path) -> bytes:
-    """The bytes of an open file, which are not read, or not unpacked, beyond LARGEST."""
-    content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise DataError(f"{name} holds more than {LARGEST:,} bytes, far more than what is published: it was not read.")
+def read_whole(file: IO[bytes], name: str | Path, largest: int | None = LARGEST) -> bytes:
+    """The bytes of an open file, which are not read, or not unpacked, beyond `largest`; None sets no bound."""
+    content = file.read(-1 if largest is None else largest + 1)
+    if largest is not None and len(content) > largest:
+        raise DataError(f"{name} holds more than {largest:,} bytes, far more than what is published: it was not read.")
     return content
 
 
-def read_file(path: str | Path) -> bytes:
+def read_file(path: str | Path, largest: int | None = LARGEST) -> bytes:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is no file.")        # a pipe would be waited for
     with open(path, "rb") as file:
-        return read_whole(file, path)
+        return read_whole(file, path, largest)
 
 
-def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+def read_member(archive: zipfile.ZipFile, name: str, largest: int | None = LARGEST) -> bytes:
     """The bytes of a file in a zip. Its header may lie about their number, so they are counted as they are unpacked."""
     try:
         member = archive.getinfo(name)
@@ -106,7 +106,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):      # the others unpack without a bound
         raise DataError(f"{name} is packed in another way than the published file: it was not read.")
     with archive.open(name) as file:
-        return read_whole(file, name)
+        return read_whole(file, name, largest)
 
 
 def sha256(path: str | Path) -> str:

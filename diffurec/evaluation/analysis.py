@@ -14,7 +14,8 @@ from ..data.dataset import Dataset
 from ..data.splits import Split, leave_one_out
 from ..paper import DiffuRec
 from .metrics import mean_metrics
-from .ranking import evaluate, predicting, predictions, require_same_items, tied_ranks
+from .numbering import as_numbered_by
+from .ranking import evaluate, predicting, predictions, tied_ranks
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 ENSEMBLES = (1, 2, 4, 8, 16)
@@ -30,7 +31,7 @@ def some_users(data: Dataset, count: int, seed: int = 0) -> Dataset:
     sequences = [data.sequences[u] for u in np.sort(drawn)]
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
     return Dataset(data.name, data.num_items, np.concatenate(sequences), offsets, data.titles, data.genres, data.source,
-                   numbered_as=data.numbering)
+                   item_ids=data.item_ids, numbered_as=data.numbering)
 
 
 def training_counts(data: Dataset) -> np.ndarray:
@@ -74,8 +75,11 @@ def group_metrics(ranks: np.ndarray, data: Dataset, split: Split = "test") -> di
 def reconstruct(
     model: DiffuRec, data: Dataset, seed: int = 0, num_steps: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One sample of the reverse process for each user's test target: (x_0 [U, d], targets [U]), on the model's device."""
-    require_same_items(model, data)
+    """One sample of the reverse process for each user's test target: (x_0 [U, d], targets [U]), on the model's device.
+
+    Targets have the model's numbers, as in `rank_targets`.
+    """
+    data = as_numbered_by(model, data)
     examples = leave_one_out(data, "test", model.max_length)
     x_0 = torch.zeros(len(examples), model.config.hidden_size, device=model.device)
     targets = torch.zeros(len(examples), dtype=torch.long, device=model.device)
@@ -148,7 +152,7 @@ def target_map(
     """The reconstructed test targets of the users in the plane, one row each (no padded ones), as lists of length U.
 
     tsne, pca: [U, 2] coordinates, all 0 where the targets do not differ; cluster: k-means in all d dimensions;
-    popularity: the true target's count in training, from counts [I + 1]; item: the true target.
+    popularity: the true target's count in training, from counts [I + 1]; item: the true target. Both by the model's numbers.
     """
     from sklearn.cluster import KMeans          # here, because it takes a second
     from sklearn.decomposition import PCA
@@ -174,6 +178,7 @@ def analyse(model: DiffuRec, data: Dataset, count: int, seed: int = 0, num_steps
     """Steps, uncertainty, ensembles and map for `count` users drawn at random: a dict for JSON, {} for count 0."""
     if not count:
         return {}
+    data = as_numbered_by(model, data)
     users = some_users(data, count, seed)
     return {
         "users": users.num_users, "steps": steps_needed(model, users, seed),

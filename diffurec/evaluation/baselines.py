@@ -24,7 +24,7 @@ class _Counted:
     device = torch.device("cpu")
 
     def __init__(self, data: Dataset) -> None:
-        self.num_items, self.numbering = data.num_items, data.numbering
+        self.num_items, self.catalogue = data.num_items, data.catalogue
         users = np.repeat(np.arange(data.num_users), np.diff(data.offsets))      # [interactions]
         training = np.arange(len(data.items)) < (data.offsets[1:] - 2)[users]
         self.items, self.users = data.items[training].astype(np.int64), users[training]

@@ -15,6 +15,7 @@ from ..data.dataset import Dataset
 from ..data.splits import Examples, Split, leave_one_out, length_batches
 from ..fast import fast_matmul, install, item_chunks, kept_memory, own_scores
 from .metrics import UnseenRanks, mean_metrics
+from .numbering import as_numbered_by
 
 ROWS = 512      # of a score matrix that are ranked at a time
 
@@ -61,10 +62,13 @@ def rank_targets(
     filter_seen=True is another protocol, not that of the papers: the items of the user's sequence before the target are
     no rivals, also those that the model's max_length cuts off. The target is ranked even if it was seen before. The
     result is `UnseenRanks`, whose metrics have names of their own.
+
+    Data other than the model was trained on, whose items have numbers of their own, are matched by the item ids: the same
+    rows in another order, or other rows of items that it knows. ValueError where the ids do not say which item is which.
     """
     whole(batch_size, "batch_size")
     whole(seed, "seed", least=0)
-    require_same_items(model, data)
+    data = as_numbered_by(model, data)
     examples = _examples(data, split, model.max_length)
     uncut = _examples(data, split, _longest(data)).to(model.device) if filter_seen else None
     ranks = torch.zeros(len(examples), 2, dtype=torch.int64, device=model.device)
@@ -177,22 +181,6 @@ def predicting(model: Model) -> Iterator[None]:
     finally:
         if isinstance(model, torch.nn.Module):
             model.train(training)
-
-
-def require_same_items(model: Model, data: Dataset) -> None:
-    """ValueError unless model and data have as many items and, where the model knows it, number them alike."""
-    if model.num_items != data.num_items:
-        raise ValueError(
-            f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}; "
-            "evaluate a model on the data it was made for."
-        )
-    known = getattr(model, "numbering", None)
-    if known not in (None, data.numbering):
-        raise ValueError(
-            f"The model was trained on data whose items are numbered otherwise than in the data set {data.name} "
-            f"(numbering {known[:12]}..., not {data.numbering[:12]}...): its ranks would be of other items. Evaluate it on the "
-            "data it was trained on; data made from these say so by Dataset(..., numbered_as=data.numbering)."
-        )
 
 
 def among(seen: torch.Tensor, first: int, last: int) -> torch.Tensor:

@@ -27,7 +27,8 @@ class SequenceModel(nn.Module):
     Weights are drawn from torch's global random numbers: call torch.manual_seed before for a repeatable model.
     """
 
-    numbering: str | None = None    # `Dataset.numbering` of the data it was trained on; None: not trained
+    catalogue: Any = None           # `Dataset.catalogue` of the data it was trained on; None: not trained
+    trained_with: dict[str, Any] | None = None      # the settings of its training, as a dict
 
     def __init__(self, num_items: int, config: ModelConfig):
         super().__init__()

@@ -1,10 +1,11 @@
 """Checkpoints that survive a kill at any moment: new files first, then one atomic rename of the state that names them.
 
-A directory holds `state.json` (settings, log, which files count) and the safetensors files it names:
-`last-NNNN` (weights and optimiser after epoch NNNN) and `best-NNNN` (weights of the best validation), and
-`training.lock`, which the process that trains there holds. Other files in it are left alone.
+A directory holds `state.json` (settings, log, which files count) and the files it names: the safetensors `last-NNNN`
+(weights and optimiser after epoch NNNN) and `best-NNNN` (weights of the best validation), and `items-HASH.json` (ids and
+titles, written once); and `training.lock`, which the process that trains there holds. Other files in it are left alone.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +17,12 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from ..base import distributed
 from ..base.files import prove_writable, write_atomically
-from ..fast import install
-from ..paper import ModelConfig, SequenceModel, build_model
+from ..data.catalogue import Catalogue
+from ..paper import ModelConfig
 from .config import TrainConfig
 
-FORMAT = 2          # of what is written; weights are read from format 1 too
+FORMAT = 3          # of what is written; weights are read from formats 1 and 2 too
 COPIES = 8          # of the weights, at most, while a save goes on: twice weights and two moments, and two best weights
 
 
@@ -33,8 +33,9 @@ class CheckpointError(Exception):
 class Checkpoint:
     """The checkpoint of one training run in a directory."""
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | Path, items: bytes = b"") -> None:
+        """items: the file of the data's items, for who saves."""
+        self.directory, self.items = Path(directory), items
         self.files: dict[str, str] = {}     # what the state names, as read or saved last
         self.stale: set[str] = set()        # what an earlier state named, and a kill may have left
 
@@ -86,11 +87,14 @@ class Checkpoint:
         state["before"]: None or best_epoch and its like without the last validation; that best file is kept too.
         """
         epoch = len(state["log"])
-        files = {"last": f"last-{epoch:04d}.safetensors"}
+        items = self.files.get("items") or f"items-{hashlib.sha256(self.items).hexdigest()[:12]}.json"
+        files = {"last": f"last-{epoch:04d}.safetensors", "items": items}
         for name, source in (("best", state), ("before", state["before"] or {})):
             if source.get("best_epoch"):
                 files[name] = f"best-{source['best_epoch']:04d}.safetensors"
         try:
+            if "items" not in self.files:                                       # by the first save; it stays as it is
+                write_atomically(self.directory / items, self.items)
             write_atomically(self.directory / files["last"], save(last))
             if best is not None:
                 write_atomically(self.directory / files["best"], save(best))
@@ -119,20 +123,20 @@ class Checkpoint:
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
         except (ValueError, RecursionError, MemoryError):
-            raise self._damaged("state.json", "no JSON that can be read") from None
+            raise self.damaged("state.json", "no JSON that can be read") from None
         found = state.get("format") if isinstance(state, dict) else None
-        if type(found) is int and found not in (1, FORMAT):
+        if type(found) is int and found not in (1, 2, FORMAT):
             raise CheckpointError(
                 f"{path} has format {found!r}, and this version reads {FORMAT}; train again into another directory."
             )
         try:
             State.model_validate(state)
         except ValueError as error:
-            raise self._damaged("state.json", fault(error)) from error
+            raise self.damaged("state.json", fault(error)) from error
         if found == 1 and not state["best_epoch"]:
             state["files"].pop("best", None)                                    # named there before it is written
         if bool(state["best_epoch"]) != ("best" in state["files"]) or len(state["log"]) < state["best_epoch"]:
-            raise self._damaged("state.json", "best_epoch, log and files contradict each other")
+            raise self.damaged("state.json", "best_epoch, log and files contradict each other")
         self.configurations(state)
         self.files, self.stale = state["files"], set(state.get("stale", ()))
         return state
@@ -142,7 +146,21 @@ class Checkpoint:
         try:
             return ModelConfig.from_dict(state["model"]), TrainConfig.from_dict(state["train"])
         except (ValueError, TypeError) as error:
-            raise self._damaged("state.json", error) from error
+            raise self.damaged("state.json", error) from error
+
+    def read_items(self, state: Mapping[str, Any]) -> Catalogue:
+        """What the item numbers of the state stand for."""
+        numbering = state.get("numbering")                                      # format 1 does not know it
+        if name := self.files.get("items"):
+            try:
+                items = Catalogue.from_json((self.directory / name).read_bytes())
+            except (ValueError, OSError, RecursionError, MemoryError) as error:
+                raise self.damaged(name, error) from error
+            if (items.num_items, items.numbering) != (state["num_items"], numbering):
+                raise self.damaged(name, "its items are not those of state.json")
+            return items
+        # An older one kept no ids. Whether there were any, the numbering tells: it is of the data's rows and ids.
+        return Catalogue(state["num_items"], numbering, known=numbering == Catalogue.numbering_of(state["data"], None))
 
     def read_tensors(
         self, which: str, expected: Mapping[str, tuple[int, ...]], device: str | torch.device = "cpu"
@@ -155,7 +173,7 @@ class Checkpoint:
         try:
             tensors = load_file(self.directory / name, device=str(device))
         except (SafetensorError, OSError, ValueError, MemoryError) as error:
-            raise self._damaged(name, error) from error
+            raise self.damaged(name, error) from error
         found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
         if wrong := [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]:
             raise CheckpointError(
@@ -165,10 +183,10 @@ class Checkpoint:
             )
         for key, tensor in tensors.items():
             if tensor.dtype != torch.float32 or not tensor.isfinite().all():
-                raise self._damaged(name, f"{key} is not made of finite float32 numbers")
+                raise self.damaged(name, f"{key} is not made of finite float32 numbers")
         return tensors
 
-    def _damaged(self, name: str, reason: object) -> CheckpointError:
+    def damaged(self, name: str, reason: object) -> CheckpointError:
         return CheckpointError(
             f"{self.directory / name} is missing or damaged ({reason}). Nothing was changed; train again into another "
             "directory."
@@ -186,36 +204,9 @@ def shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def load_model(directory: str | Path, device: str | torch.device = "cpu") -> SequenceModel:
-    """The trained model of a checkpoint directory, with its best weights, in evaluation mode.
-
-    It remembers how the items of its data are numbered, and `evaluate` refuses other data. CheckpointError when there is
-    no checkpoint, no validation yet, or a file is damaged; ValueError for a device that is not to be had.
-    """
-    device, checkpoint = distributed.choose_device(device), Checkpoint(directory)
-    state = checkpoint.read_state()
-    while True:
-        config, training = checkpoint.configurations(state)
-        if not state["best_epoch"]:
-            raise CheckpointError(
-                f"The run in {directory} is sound, but after {len(state['log'])} epochs it has not come to its first "
-                f"validation, which comes every {training.eval_every} epochs: go on with train(..., checkpoint=..., "
-                "resume=True), then load it."
-            )
-        with torch.device("meta"):                                              # shapes alone, before anything is made
-            wanted = shapes(build_model(state["num_items"], config))
-        try:
-            weights = checkpoint.read_tensors("best", wanted)
-            break
-        except CheckpointError:
-            before, state = state, checkpoint.read_state()                      # a training there may have gone on
-            if state == before:
-                raise
-    with torch.random.fork_rng(devices=[]):                                      # its initial weights are not kept
-        model = build_model(state["num_items"], config)
-    model.load_state_dict(weights)
-    model.numbering = state.get("numbering")                                    # format 1 does not know it
-    return install(model.to(device).eval())
+def trained_with(settings: Mapping[str, Any], best_epoch: int) -> dict[str, Any]:
+    """What a model remembers of its training."""
+    return {**settings, "best_epoch": best_epoch}
 
 
 def check_settings(state: Mapping[str, Any], directory: Path, **expected: Any) -> None:

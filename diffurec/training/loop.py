@@ -24,7 +24,7 @@ from ..data.splits import Examples, leave_one_out, length_batches, training_wind
 from ..evaluation import evaluate
 from ..fast import fast_matmul, install, kept_memory, warn_of_emulated_bfloat16
 from ..paper import SequenceModel
-from .checkpoint import COPIES, Checkpoint, CheckpointError, check_settings, shapes
+from .checkpoint import COPIES, Checkpoint, CheckpointError, check_settings, shapes, trained_with
 from .config import TrainConfig
 
 METRIC = "NDCG@10"    # of the validation split: chooses the weights that are kept and when to stop
@@ -72,8 +72,9 @@ def train(
     run = _Run(model, data, config, device, checkpoint)
     say = log if log and distributed.rank() == 0 else lambda line: None
     with run.opened(resume, say), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model.numbering = data.numbering
+        model.catalogue = data.catalogue
         _train(run, data, examples, say)                                         # the caller's random numbers stay as they are
+    model.trained_with = trained_with(run.identity["train"], run.history.best_epoch)
     say(f"{run.history.finished} Kept: the weights of epoch {run.history.best_epoch}.")
     return run.history
 
@@ -161,12 +162,12 @@ class _Run:
         # best_epoch and its like without a last validation that a longer run has not
         self.before: dict[str, Any] | None = None
         # What must agree for a resumed run to be the same run, to the last bit.
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "version": __version__, "processes": distributed.world_size(), "num_items": model.num_items,
             "data": data.checksum, "numbering": data.numbering, "model": asdict(model.config),
             "train": training_settings(config),
         }
-        self.checkpoint = None if directory is None else Checkpoint(directory)
+        self.checkpoint = None if directory is None else Checkpoint(directory, data.catalogue.to_json())
         self.parallel: torch.nn.Module
         if distributed.world_size() > 1:
             self.parallel = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
@@ -193,7 +194,7 @@ class _Run:
             yield
 
     def _take(self, checkpoint: Checkpoint, held: ExitStack, resume: bool, say: Callable[[str], object]) -> None:
-        size = COPIES * sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        size = COPIES * sum(tensor.nbytes for tensor in self.model.state_dict().values()) + len(checkpoint.items)
         checkpoint.prepare(size)
         held.enter_context(checkpoint.locked(wait=resume, say=say))
         if checkpoint.exists and not resume:
@@ -206,6 +207,7 @@ class _Run:
         weights = shapes(self.model)
         state = checkpoint.read_state()
         check_settings(state, checkpoint.directory, **self.identity)
+        checkpoint.read_items(state)                                            # or a file that is lost would be found too late
         self.history = History(**{name: state[name] for name in History.__dataclass_fields__})
         moments = {
             f"optimizer.{i}.{key}": () if key == "step" else tuple(parameter.shape)
