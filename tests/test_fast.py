@@ -279,7 +279,7 @@ def test_all_of_it_runs_on_one_device():
 
 NUM_ITEMS = 50
 VARIANTS = [{}, {"cross_attention": True}, {"activation": "relu", "num_heads": 2},
-            {"attention": "causal", "cross_attention": True}]
+            {"attention": "causal", "cross_attention": True}, {"dropout_everywhere": True}]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]
 
 

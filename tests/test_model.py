@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffurec import PRESETS, DiffuRec, ModelConfig, TrainConfig
-from diffurec.fast import catalogue
+from diffurec.fast import catalogue, install
 
 NUM_ITEMS = 30
 SMALL = ModelConfig(hidden_size=16, num_blocks=3, num_heads=4, max_length=8)
@@ -356,14 +356,38 @@ def test_predictions_carry_no_gradients():
     assert not model.predict(torch.ones(2, 3, dtype=torch.long), num_steps=1).requires_grad
 
 
-def test_dropout_stands_after_attention_feed_forward_and_the_last_block():
-    """Five sites in a model of two blocks, all at `dropout`, and one on the history at `embedding_dropout`."""
-    model, calls = make_model(dataclasses.replace(SMALL, num_blocks=2)), []
+def dropped_in_a_pass(config):
+    """The probabilities of the dropouts that a prediction passes, in order."""
+    model, calls = make_model(config), []
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.register_forward_hook(lambda module, *_: calls.append(module.p))
     model.predict(some_histories(1, 3), num_steps=1, generator=seeded(0))
-    assert calls == [0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
+    return [p for p in calls if p]
+
+
+def test_dropout_stands_after_attention_feed_forward_and_the_last_block():
+    """Five sites in a model of two blocks, all at `dropout`, and one on the history at `embedding_dropout`."""
+    assert dropped_in_a_pass(dataclasses.replace(SMALL, num_blocks=2)) == [0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
+
+
+def test_dropout_everywhere_stands_where_the_released_code_has_it():
+    """22 in a pass of four blocks, where there are 10 without."""
+    config = dataclasses.replace(SMALL, num_blocks=4)
+    assert len(dropped_in_a_pass(config)) == 10
+    everywhere = dropped_in_a_pass(dataclasses.replace(config, dropout_everywhere=True))
+    assert everywhere == [0.3] + 21 * [0.1]
+
+
+@pytest.mark.parametrize("place", ["attention.dropout", "feed_forward.1.1", "last_dropout"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_each_of_the_released_dropouts_changes_a_training_pass_and_no_prediction(padded_batch, place, fast):
+    model = make_model(dataclasses.replace(SMALL, dropout=0.0, embedding_dropout=0.0, dropout_everywhere=True))
+    model = install(model) if fast else model
+    for block in model.approximator.blocks:
+        block.get_submodule(place).p = 0.5
+    assert torch.equal(*two_losses(model.eval(), padded_batch))
+    assert not torch.equal(*two_losses(model.train(), padded_batch))
 
 
 def test_the_historys_dropout_comes_before_its_layernorm():

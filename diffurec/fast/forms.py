@@ -86,6 +86,8 @@ class FeedForward(paper.FeedForward):   # plain: paper.FeedForward
     def forward(self, x: Tensor) -> Tensor:
         widen: Any                                                               # nn.Linear
         widen, activation, narrow = self
+        if isinstance(activation, nn.Sequential) and not self.training:          # with a dropout
+            activation = activation[0]
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         forms = chosen_forms()
         known = dtype == torch.float32 or dtype == torch.bfloat16 and forms["bfloat16"]
@@ -109,7 +111,8 @@ class Attention(paper.Attention):       # plain: paper.Attention
         if queries.device.type == "cpu":
             return super().forward(queries, memory, key_mask)
         query, key, value = self.project(queries, memory)
-        heads = F.scaled_dot_product_attention(query, key, value, None if key_mask is None else over_heads(key_mask))
+        mask, dropped = None if key_mask is None else over_heads(key_mask), self.dropout.p if self.training else 0.0
+        heads = F.scaled_dot_product_attention(query, key, value, mask, dropped)
         return self.out(heads.transpose(1, 2).flatten(2))
 
 
@@ -122,7 +125,7 @@ class Block(paper.Block):               # plain: paper.Block
         if last_only and key_mask is not None and key_mask.dim() == 3:
             key_mask = key_mask[:, -1:]
         x = x + self.dropout(self.attention(queries, memory, key_mask))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return self.last_dropout(x + self.dropout(self.feed_forward(self.feed_forward_norm(x))))
 
 
 class StepEmbedding(paper.StepEmbedding):   # plain: paper.StepEmbedding

@@ -26,9 +26,9 @@ def over_heads(key_mask: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention: queries [B, Q, d], keys and values from memory [B, L, d] -> [B, Q, d]."""
 
-    def __init__(self, hidden_size: int, num_heads: int):
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float = 0.0):
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.dropout = num_heads, nn.Dropout(dropout)            # of the weights
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key_value = nn.Linear(hidden_size, 2 * hidden_size)                 # both in one product
         self.out = nn.Linear(hidden_size, hidden_size)
@@ -51,7 +51,7 @@ class Attention(nn.Module):
     def forward(self, queries: Tensor, memory: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """key_mask: [B, L] bool, True where a key may be attended to, or [B, Q, L] by which query; None where every key may."""
         query, key, value = self.project(queries, memory)                        # [B, H, Q, d/H], twice [B, H, L, d/H]
-        mixed = self.shares(query, key, key_mask) @ value                        # [B, H, Q, d/H]
+        mixed = self.dropout(self.shares(query, key, key_mask)) @ value          # [B, H, Q, d/H]
         return self.out(mixed.transpose(1, 2).flatten(2))                        # [B, Q, H, d/H] -> [B, Q, d]
 
     def weights(self, queries: Tensor, memory: Tensor, key_mask: Tensor | None = None) -> Tensor:
@@ -65,17 +65,23 @@ class FeedForward(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Pre-LayerNorm Transformer block: x + attention(LN x), then x + feed-forward(LN x)."""
+    """Pre-LayerNorm Transformer block: x + attention(LN x), then x + feed-forward(LN x).
+
+    Dropout stands after each of the two. With `dropout_everywhere` also on the weights of attention, between the layers of
+    the feed-forward and on what leaves the block, as in the released code, which its paper does not say.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        d = config.hidden_size                                                   # in and out, so that blocks stack
+        d, more = config.hidden_size, config.dropout if config.dropout_everywhere else 0.0      # d in and out: blocks stack
         self.attention_norm = nn.LayerNorm(d, eps=1e-12)                         # eps as in BERT
-        self.attention = Attention(d, config.num_heads)
+        self.attention = Attention(d, config.num_heads, more)
         self.feed_forward_norm = nn.LayerNorm(d, eps=1e-12)
-        widen, narrow = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
-        self.feed_forward = FeedForward(widen, ACTIVATIONS[config.activation](), narrow)
-        self.dropout = nn.Dropout(config.dropout)
+        widen, narrow, activation = nn.Linear(d, 4 * d), nn.Linear(4 * d, d), ACTIVATIONS[config.activation]()
+        if config.dropout_everywhere:
+            activation = nn.Sequential(activation, nn.Dropout(more))
+        self.feed_forward = FeedForward(widen, activation, narrow)
+        self.dropout, self.last_dropout = nn.Dropout(config.dropout), nn.Dropout(more)
         nn.init.xavier_normal_(widen.weight)                                     # weights alone; biases as in PyTorch
         nn.init.xavier_normal_(narrow.weight)
 
@@ -83,7 +89,8 @@ class Block(nn.Module):
         """[B, L, d] -> [B, L, d]."""
         h = self.attention_norm(x)                                               # [B, L, d], normed before, not after
         x = x + self.dropout(self.attention(h, h, key_mask))                     # every position asks every real one
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))    # d -> 4d -> d, each position alone
+        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))       # d -> 4d -> d, each position alone
+        return self.last_dropout(x)
 
 
 class StepEmbedding(nn.Module):

@@ -67,6 +67,7 @@ class ModelConfig(Config):
     num_heads: int = 4                # attention heads; must divide hidden_size
     max_length: int = 50              # L: a history is cut to its latest L items
     dropout: float = 0.1              # after each sublayer
+    dropout_everywhere: bool = False  # also where the released code has it: see `Block`
     embedding_dropout: float = 0.3    # on the history's embeddings, before their LayerNorm
     embedding_std: float = 0.1        # standard deviation of the initial item embeddings
     num_diffusion_steps: int = 32     # T
@@ -93,7 +94,8 @@ class ModelConfig(Config):
         self._require_real(("embedding_std",), lambda value: value > 0, "above 0")
         self._require_real(("lambda_uncertainty",), lambda value: value >= 0, "of at least 0")
         self._require_real(("offset_strength",), lambda value: value >= 0, "of at least 0")
-        self._require(type(self.cross_attention) is bool, "cross_attention", "True or False")
+        for name in ("cross_attention", "dropout_everywhere"):
+            self._require(type(getattr(self, name)) is bool, name, "True or False")
         self._require_choice("noise_schedule", get_args(NoiseSchedule))
         self._require_choice("network", get_args(Network))
         self._require_choice("attention", get_args(AttentionForm))
