@@ -82,19 +82,19 @@ class PlainUnpickler(pickle.Unpickler):
         raise DataError(f"The pickle asks for the outside object {pid!r}: it was refused and nothing was executed.")
 
 
-def read_whole(file: IO[bytes], name: str | Path) -> bytes:
-    """The bytes of an open file, which are not read, or not unpacked, beyond LARGEST."""
-    content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise DataError(f"{name} holds more than {LARGEST:,} bytes, far more than what is published: it was not read.")
+def read_whole(file: IO[bytes], name: str | Path, largest: int = LARGEST) -> bytes:
+    """The bytes of an open file, which are not read, or not unpacked, beyond `largest`."""
+    content = file.read(largest + 1)
+    if len(content) > largest:
+        raise DataError(f"{name} holds more than {largest:,} bytes, far more than what is published: it was not read.")
     return content
 
 
-def read_file(path: str | Path) -> bytes:
+def read_file(path: str | Path, largest: int = LARGEST) -> bytes:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is no file.")        # a pipe would be waited for
     with open(path, "rb") as file:
-        return read_whole(file, path)
+        return read_whole(file, path, largest)
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -119,9 +119,9 @@ def check_sha256(path: str | Path, expected: str | None) -> None:
         raise DataError(f"{path} is not the published file: its sha256 is {found}, expected was {expected}.")
 
 
-def read_pickle(path: str | Path) -> dict[str, Any]:
+def read_pickle(path: str | Path, largest: int = LARGEST) -> dict[str, Any]:
     """The published dicts train, val, test (user -> items, users from 0): a user's sequence is the three in a row."""
-    content = read_file(path)
+    content = read_file(path, largest)
     with told(f"{path} is damaged or not laid out as published"):
         try:
             raw = PlainUnpickler(io.BytesIO(content)).load()

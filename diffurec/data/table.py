@@ -1,0 +1,58 @@
+"""A table of interactions before it is read: what is known of it, whatever kind of file it comes from."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .dataset import DataError, told
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table before it is read: its columns, the first values of each, and how to have some of them.
+
+    where: what errors call it. file: what the data set's source calls it. times: whether it may have a column of times.
+    """
+
+    where: str
+    file: str
+    columns: list[str]
+    sample: Callable[[int], list[str]]                  # the first values of the column at a place, as text
+    read: Callable[[list[int]], "pd.DataFrame"]         # the columns at these places
+    place: Callable[[int], str] = lambda row: f"row {row + 1}"
+    times: bool = True
+
+
+@contextmanager
+def readable(path: Path, kind: str, encoding: str = "") -> Iterator[None]:
+    """Whatever a reader raises within is a ValueError of one sentence, and one of its own where it is the encoding."""
+    try:
+        with told(f"{path} cannot be read as a {kind} file", ValueError):
+            try:
+                yield
+            except (UnicodeError, LookupError, ValueError) as error:
+                if encoding and (isinstance(error, UnicodeError) or type(error) is LookupError or "invalid UTF8" in str(error)):
+                    raise DataError(f"{path} is no text in the encoding {encoding}: pass encoding= with its own, such as "
+                                    "encoding='latin-1' or 'utf-16'.") from error
+                raise
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
+def plain(table: "pyarrow.Table") -> "pd.DataFrame":
+    """Columns as they are typed; a whole number never becomes a float, as it would in pandas beside a missing one."""
+    import pyarrow
+
+    table.validate(full=True)       # text that is no UTF-8 is found here, not when it is first looked at
+    columns = [column.cast(column.type.value_type) if pyarrow.types.is_dictionary(column.type) else column
+               for column in table.columns]
+    return pyarrow.table(columns, names=list(map(str, range(len(columns))))).to_pandas(
+        integer_object_nulls=True, date_as_object=False)
+
+
