@@ -117,11 +117,12 @@ def guess_names(rows: Sequence[Sequence[str]], wanted: Mapping[str, str | None])
     return [names[i] for i in range(len(columns))]
 
 
-def find_columns(where: str, found: list[str], wanted: Mapping[str, str | None], sample: Callable[[int], list[str]]
-                 ) -> dict[str, int]:
+def find_columns(where: str, found: list[str], wanted: Mapping[str, str | None], sample: Callable[[int], list[str]],
+                 hint: str = "") -> dict[str, int]:
     """{role: place of its column}, for the roles of `wanted`: as named there, or the one column with a usual spelling.
 
     sample: the first values of the column at a place, as text: a time that is a number is taken before its printed twin.
+    hint: what to add where a role has no column.
     ValueError where a column cannot be told.
     """
     listed = f"{where} has the columns {textwrap.shorten(', '.join(found), 1000, placeholder=' ...') or '(none)'}"
@@ -150,7 +151,8 @@ def find_columns(where: str, found: list[str], wanted: Mapping[str, str | None],
             raise ValueError(f"{listed}: {fits[0]} stands there {found.count(fits[0])} times; rename all but one.")
         columns[role] = found.index(fits[0])
     if problems:
-        raise ValueError(f"{listed}, and {', and '.join(problems)}.")
+        more = hint if any(problem.startswith("none") for problem in problems) else ""
+        raise ValueError(f"{listed}, and {', and '.join(problems)}{more}.")
     if len(set(columns.values())) < len(columns):
         *first, last = columns
         raise ValueError(f"{listed}; {', '.join(first)} and {last} must be {'three' if len(columns) == 3 else 'two'} of them, "

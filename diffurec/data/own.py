@@ -18,7 +18,8 @@ from .table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-CHOICES = {"order": ("time", "file"), "layout": ("rows", "sequences"), "duplicates": ("keep", "drop"), "ties": ("file", "shuffle")}
+CHOICES = {
+    "order": ("time", "file"), "layout": ("rows", "sequences"), "duplicates": ("keep", "drop"), "ties": ("file", "shuffle")}
 TIED = 0.05             # share of tied rows from which their order in the file is looked at
 FEWEST_PAIRS = 20       # of tied neighbours: fewer can be sorted by chance
 TWITTER = "%a %b %d %H:%M:%S %z %Y"     # of Foursquare and Goodreads too; pandas does not guess it
@@ -62,19 +63,9 @@ def load_interactions(
 
     k_core = None if k_core is None else whole(k_core, "k_core")
     seed = whole(seed, "seed", least=0)
-    for option, value in (("order", order), ("layout", layout), ("duplicates", duplicates), ("ties", ties)):
-        if value not in CHOICES[option]:
-            raise ValueError(f"{option} must be {' or '.join(map(repr, CHOICES[option]))}, but it is {value!r}.")
-    wanted = {"user": user, "item": item, "timestamp": timestamp}
-    opened = open_table(source, wanted, sep=sep, names=names, layout=layout, encoding=encoding)
-    timed = order == "time" and opened.times
-    if not timed:
-        for option, value, none in (("timestamp", timestamp, None), ("date_format", date_format, None),
-                                    ("duplicates", duplicates, "keep"), ("ties", ties, "file")):
-            if value != none:
-                raise ValueError(f"{option}={value!r} is of times, and none are read where the order is the file's: leave it out.")
-        del wanted["timestamp"]
-    places = find_columns(opened.where, opened.columns, wanted, opened.sample)
+    opened, places = _opened(source, {"user": user, "item": item, "timestamp": timestamp}, date_format, sep=sep, names=names,
+                             encoding=encoding, order=order, layout=layout, duplicates=duplicates, ties=ties)
+    timed = "timestamp" in places
     columns = {role: opened.columns[place] for role, place in places.items()}
     table = opened.read(list(places.values())).set_axis(list(columns), axis=1)
 
@@ -131,6 +122,33 @@ def load_interactions(
         item_ids=(None, *item_ids.tolist()))
 
 
+def check_interactions(
+    source: "str | Path | pd.DataFrame", user: str | None = None, item: str | None = None, timestamp: str | None = None,
+    k_core: int | None = None, *, date_format: str | None = None, encoding: str = "utf-8", **how: Any
+) -> None:
+    """Raises what load_interactions raises for these arguments before it reads more than a file's beginning."""
+    if k_core is not None:
+        whole(k_core, "k_core")
+    _opened(source, {"user": user, "item": item, "timestamp": timestamp}, date_format, encoding=encoding, **how)
+
+
+def _opened(source: Any, wanted: dict[str, str | None], date_format: str | None, *, sep: str | None,
+            names: Sequence[str] | None, encoding: str, **choices: str) -> tuple[Table, dict[str, int]]:
+    """(table, {role: place of its column}) of what is to be loaded; no role timestamp where the order is the file's."""
+    for option, value in choices.items():
+        if value not in CHOICES[option]:
+            raise ValueError(f"{option} must be {' or '.join(map(repr, CHOICES[option]))}, but it is {value!r}.")
+    opened = open_table(source, wanted, sep=sep, names=names, layout=choices["layout"], encoding=encoding)
+    if choices["order"] == "file" or not opened.times:
+        of_times = {"timestamp": wanted.pop("timestamp"), "date_format": date_format,
+                    **{option: choices[option] for option in ("duplicates", "ties") if choices[option] != CHOICES[option][0]}}
+        for option, given in of_times.items():
+            if given is not None:
+                raise ValueError(f"{option}={given!r} is of times, and where the order is the file's none are read: leave it "
+                                 "out.")
+    return opened, find_columns(opened.where, opened.columns, wanted, opened.sample, opened.hint)
+
+
 def _tied(where: str, users: np.ndarray, items: np.ndarray, times: np.ndarray, item_ids: Any, ties: str) -> list[str]:
     """What to say of interactions that share user and time; a warning where the file's order tells the item's number.
 
@@ -174,8 +192,8 @@ def _remarks(items: np.ndarray, offsets: np.ndarray) -> list[str]:
     seen[items[training]] = True
     unseen = [int((~seen[items[offsets[1:] - back]]).sum()) for back in (2, 1)]
     if any(unseen):
-        notes.append(f"Of {len(offsets) - 1:,} users, {unseen[0]:,} have a validation target and {unseen[1]:,} a test target that "
-                     "is not among the training items, so that no model can have learned it.")
+        notes.append(f"{unseen[0]:,} of {len(offsets) - 1:,} validation targets and {unseen[1]:,} of the test targets are "
+                     "items that training never saw: no model can have learned them.")
     return notes
 
 
@@ -186,8 +204,8 @@ def _refuse(table: Table, column: str, values: "pd.Series", bad: "pd.Series", wh
     if bad.any():
         row = bad.idxmax()
         value = "" if pd.isna(values[row]) else f" ({repr(values[row])[:100]})"
-        raise ValueError(f"{table.where}: {bad.sum():,} values of column {column} {what}; the first is on {table.place(row)}{value}"
-                         f"{advice}.")
+        raise ValueError(f"{table.where}: {bad.sum():,} values of column {column} {what}; the first is on "
+                         f"{table.place(row)}{value}{advice}.")
 
 
 def _times(table: Table, column: str, values: "pd.Series", date_format: str | None) -> np.ndarray:

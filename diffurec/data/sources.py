@@ -33,8 +33,8 @@ def kind_of(path: Path) -> str:
     if kind == ".gz":
         kind = Path(path.stem).suffix.lower() + kind
     if kind.removesuffix(".gz") not in TEXT + JSON and kind not in PACKED:
-        raise ValueError(f"{path} has the suffix {kind!r}; {', '.join(TEXT + JSON)} (each also with .gz), {', '.join(PACKED)} and "
-                         "folders of .parquet are read: rename it, or read it with pandas and pass the DataFrame.")
+        raise ValueError(f"{path} has the suffix {kind!r}; {', '.join(TEXT + JSON)} (each also with .gz), {', '.join(PACKED)} "
+                         "and folders of .parquet are read: rename it, or read it with pandas and pass the DataFrame.")
     return kind
 
 
@@ -66,7 +66,9 @@ def open_table(source: Any, wanted: Mapping[str, str | None], *, sep: str | None
     if kind.removesuffix(".gz") in JSON:
         return json_table(path, kind, encoding)
     if is_text:
-        return sequences_table(path, sep, encoding) if layout == "sequences" else text_table(path, kind, wanted, sep, names, encoding)
+        if layout == "sequences":
+            return sequences_table(path, sep, encoding)
+        return text_table(path, kind, wanted, sep, names, encoding)
     return pickle_table(path) if kind == ".pkl" else columnar_table(path, kind)
 
 
@@ -75,12 +77,13 @@ def columnar_table(path: Path, kind: str) -> Table:
     import pyarrow
     from pyarrow import ipc, parquet
 
-    files, parts = [path], [{}]
+    files: list[Path] = [path]
+    parts: list[dict[str, str]] = [{}]      # columns that Spark writes as a folder's name, date=2020-01-01
     if kind == "folder":
         files = sorted(file for file in path.rglob("*.parquet") if file.relative_to(path).as_posix()[0] not in "._")
         if not files:
-            raise ValueError(f"{path} is a folder without a .parquet file: pass the path of a file, or read its files with pandas "
-                             "and pass the DataFrame.")
+            raise ValueError(f"{path} is a folder without a .parquet file: pass the path of a file, or read its files with "
+                             "pandas and pass the DataFrame.")
         parts = [dict(part.split("=", 1) for part in file.relative_to(path).parent.parts if "=" in part) for file in files]
         kind = ".parquet"
 
@@ -96,11 +99,11 @@ def columnar_table(path: Path, kind: str) -> Table:
         for file, part in zip(files[:1] if rows else files, parts):
             inside = [name for name in names if name not in part]
             with parquet.ParquetFile(file) as opened:
-                batches = opened.iter_batches(rows, columns=inside) if rows else None
-                table = pyarrow.Table.from_batches(
-                    [next(batches)] if opened.metadata.num_rows else [], opened.schema_arrow) if batches else opened.read(inside)
+                some_rows = opened.metadata.num_rows and rows
+                table = pyarrow.Table.from_batches([next(opened.iter_batches(rows, columns=inside))]) if some_rows else (
+                    opened.read(inside))
             for name in names:
-                if name in part:        # of a folder named date=2020-01-01
+                if name in part:
                     table = table.append_column(name, pyarrow.array([part[name]] * len(table), pyarrow.string()))
             tables.append(table.select(names))
         return pyarrow.concat_tables(tables, promote_options="default")
@@ -147,30 +150,29 @@ def frame_table(table: "pd.DataFrame") -> Table:
             if isinstance(read[i].dtype, pd.CategoricalDtype):
                 read[i] = read[i].astype(object)
             if read[i].dtype == object and any(isinstance(value, (list, dict, set, tuple, np.ndarray)) for value in read[i]):
-                raise ValueError(f"The DataFrame: column {table.columns[place]} holds lists or the like, and it must hold plain "
-                                 "values: spread them into rows, for example by its method explode.")
+                raise ValueError(f"DataFrame: column {table.columns[place]} holds lists or the like, and it must hold "
+                                 "plain values: spread them into rows, for example by its method explode.")
         return read
 
-    return Table("The DataFrame", "a DataFrame", [str(name) for name in table.columns],
+    return Table("DataFrame", "a DataFrame", [str(name) for name in table.columns],
                  lambda i: ["" if pd.isna(value) is True else str(value) for value in table.iloc[:LOOKED_AT, i]], read)
 
 
 def pickle_table(path: Path) -> Table:
     """The dicts train, val and test of the published data sets, with the numbers of users and items as ids."""
-    import pandas as pd
+    with open(path, "rb") as file:
+        if b"pandas" in file.read(1000):
+            raise ValueError(f"{path} is an object of pandas, and a pickle can run any program when it is opened: if you trust "
+                             f"it, pass load_interactions(pandas.read_pickle({str(path)!r})).")
 
-    try:
-        found = read_pickle(path, LARGEST_PICKLE)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
-    except DataError as error:
-        with open(path, "rb") as file:
-            other = b"pandas" in file.read(1000)
-        if other:
-            raise ValueError(f"{path} is an object of pandas, and a pickle can run any program when it is opened: if you trust it, "
-                             f"pass load_interactions(pandas.read_pickle({str(path)!r})).") from error
-        raise ValueError(str(error)) from error
-    users = np.repeat(np.arange(len(found["offsets"]) - 1), np.diff(found["offsets"]))
-    table = pd.DataFrame({"user": users, "item": found["items"]})
-    return Table(str(path), path.name, ["user", "item"], lambda i: [], lambda places: table.iloc[:, places],
-                 lambda row: f"interaction {row + 1}", times=False)
+    def read(places: list[int]) -> "pd.DataFrame":
+        import pandas as pd
+
+        try:
+            found = read_pickle(path, LARGEST_PICKLE)
+        except DataError as error:
+            raise ValueError(str(error)) from error
+        users = np.repeat(np.arange(len(found["offsets"]) - 1), np.diff(found["offsets"]))
+        return pd.DataFrame({"user": users, "item": found["items"]}).iloc[:, places]
+
+    return Table(str(path), path.name, ["user", "item"], lambda place: [], read, lambda row: f"interaction {row + 1}", False)

@@ -18,6 +18,7 @@ class Table:
     """A table before it is read: its columns, the first values of each, and how to have some of them.
 
     where: what errors call it. file: what the data set's source calls it. times: whether it may have a column of times.
+    hint: what to add where a column cannot be told.
     """
 
     where: str
@@ -27,6 +28,7 @@ class Table:
     read: Callable[[list[int]], "pd.DataFrame"]         # the columns at these places
     place: Callable[[int], str] = lambda row: f"row {row + 1}"
     times: bool = True
+    hint: str = ""
 
 
 @contextmanager

@@ -57,8 +57,8 @@ def _separated(path: Path, kind: str, lines: list[str], first: str, whole: bool,
                ) -> tuple[str, bool, list[list[str]]]:
     """(separator, whether fields may be in quotes, the first rows): what gives all lines the same number of fields."""
     if sep and sep != r"\s+" and sep not in first:
-        raise DataError(f"{path} has no {sep!r} in its first line ({first[:100]!r}): pass another sep=, or leave it out to have it "
-                        "found.")
+        raise DataError(f"{path} has no {sep!r} in its first line ({first[:100]!r}): pass another sep=, or leave it out to "
+                        "have it found.")
     inter = kind.startswith(".inter")       # tabs, and no quotes
     tries = []
     for one in [sep] if sep else ["\t"] if inter else SEPARATORS:
@@ -101,18 +101,18 @@ def _uneven(path: Path, kind: str, lines: list[str], first: str, tries: list[tup
         if one in (" ", "\t", ",", sep) and len({len(row) for row in rows}) > 2 and not any(map(spelled, rows[0])) and all(
                 re.fullmatch(r"\S+", field) for row in rows for field in row if field):
             advice = "" if one in (" ", "\t", ",") and not sep else f"sep={one!r}, "
-            return (f"{path} has lines of different lengths, so that it holds no table: if a line is a user and then their items "
-                    f"in order, pass {advice}layout=\"sequences\", otherwise sep= with what separates the fields.")
+            return (f"{path} has lines of different lengths, so that it holds no table: if a line is a user and then their "
+                    f"items in order, pass {advice}layout=\"sequences\", otherwise sep= with what separates the fields.")
     one, _, rows = max(tries, key=lambda t: max(map([len(row) for row in t[2]].count, {len(row) for row in t[2]})))
     odd = next(n for n, row in enumerate(rows) if len(row) != len(rows[0]))
     filled = [n for n, line in enumerate(lines) if line.strip()]
-    number = filled[odd] + 1 if len(rows) >= len(filled) - 1 else odd + 1       # a quoted field over several lines counts as one
+    number = (filled[odd] if len(rows) >= len(filled) - 1 else odd) + 1     # a quoted field over several lines counts as one
     return (f"{path} cannot be read as a {kind} file: separated by {SEPARATORS.get(one, repr(one))}, the first line has "
             f"{len(rows[0])} fields and line {number} has {len(rows[odd])}; correct it, or pass another sep=.")
 
 
-def text_table(path: Path, kind: str, wanted: Mapping[str, str | None], sep: str | None, names: Sequence[str] | None, encoding: str
-          ) -> Table:
+def text_table(path: Path, kind: str, wanted: Mapping[str, str | None], sep: str | None, names: Sequence[str] | None,
+               encoding: str) -> Table:
     """Fields are kept as text; only an empty one is missing."""
     with readable(path, kind, encoding):
         lines, whole = _beginning(path, encoding)
@@ -126,11 +126,13 @@ def text_table(path: Path, kind: str, wanted: Mapping[str, str | None], sep: str
     shown = lines[skipped].strip()
     shown = repr(shown if len(shown) < 200 else shown[:200] + "...")
     if names is not None:
-        names = list(names)
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise ValueError("names= must be a list of the columns' names, such as ['user', 'item', 'time'], but it is "
+                             f"{names!r}.")
         if len(names) != width:
-            raise ValueError(f"names= has {len(names)} names, and {path} has {width} columns (its first line is {shown}): give a "
-                             "name for each.")
-        if header and sum(map(spelled, rows[0])) > 1:
+            raise ValueError(f"names= has {len(names)} names, and {path} has {width} columns (its first line is {shown}): give "
+                             "a name for each.")
+        if header and any(map(spelled, rows[0])):
             raise ValueError(f"{path} has a header ({shown}), which names= would make a row: leave names= out.")
         header = False
     elif not header:
@@ -154,18 +156,19 @@ def text_table(path: Path, kind: str, wanted: Mapping[str, str | None], sep: str
             try:
                 table = reader.read_csv(
                     stream,
-                    read_options=reader.ReadOptions(use_threads=False, block_size=BLOCK, skip_rows=first, column_names=numbered),
+                    read_options=reader.ReadOptions(
+                        use_threads=False, block_size=BLOCK, skip_rows=first, column_names=numbered),
                     parse_options=reader.ParseOptions(
-                        delimiter=sep if len(sep) == 1 else "\x1f", quote_char='"' if quoted else False, newlines_in_values=quoted,
-                        ignore_empty_lines=False, invalid_row_handler=refuse),
+                        delimiter=sep if len(sep) == 1 else "\x1f", quote_char='"' if quoted else False,
+                        newlines_in_values=quoted, ignore_empty_lines=False, invalid_row_handler=refuse),
                     convert_options=reader.ConvertOptions(
                         include_columns=asked, column_types=dict.fromkeys(asked, pyarrow.string()), null_values=[""],
                         strings_can_be_null=True, quoted_strings_can_be_null=True))
             except pyarrow.ArrowInvalid as error:
                 if not odd:
                     raise
-                raise DataError(f"{path} cannot be read as a {kind} file: line {odd[0].number} has {odd[0].actual_columns} fields "
-                                f"and the first one {width}; correct it, or pass another sep=.") from error
+                raise DataError(f"{path} cannot be read as a {kind} file: line {odd[0].number} has {odd[0].actual_columns} "
+                                f"fields and the first one {width}; correct it, or pass another sep=.") from error
         return plain(table)
 
     return Table(str(path), path.name, list(columns), lambda i: [row[i] for row in rows], read,
@@ -178,7 +181,8 @@ def _headless(path: Path, rows: list[list[str]], wanted: Mapping[str, str | None
     untimed = 'and order="file" if the rows stand in order' if len(names) == 2 else (
         'with "time" for the column of the time, or with order="file" if there is none and the rows stand in order')
     call = f"names={names}" if "time" in names else f"names={names}, {untimed}"
-    return f"{path} has no header (its first line is {shown}): pass {call}; look first which column is the user's, which the item's."
+    return (f"{path} has no header (its first line is {shown}): pass {call}; look first which column is the user's, which the "
+            "item's.")
 
 
 @contextmanager
@@ -210,29 +214,32 @@ class _OneSeparator:
 
 
 def _lines(path: Path, encoding: str) -> IO[str]:
+    encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
     return gzip.open(path, "rt", encoding=encoding) if path.suffix.lower() == ".gz" else open(path, encoding=encoding)
 
 
 def sequences_table(path: Path, sep: str | None, encoding: str) -> Table:
-    """A line is a user and then their items, separated by spaces or tabs, or else by the one of , ; | that is there."""
-    import pandas as pd
-
+    """A line is a user and then their items, separated by spaces, tabs or commas, or by another separator that is there."""
     with readable(path, path.suffix, encoding):
         first = next(line for line in _beginning(path, encoding)[0] if line.strip())
-        if sep is None and len(first.split()) < 2:
-            sep = next((one for one in SEPARATORS if one in first), None)
-        users, items = [], []
-        with _lines(path, "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding) as file:
+    spaces = re.compile(r"[\s,]+")
+    if sep is None and not spaces.search(first.strip()):
+        sep = next((one for one in SEPARATORS if one in first), None)
+    split = spaces.split if sep in (None, " ", r"\s+") else lambda line: line.split(sep)
+
+    def read(places: list[int]) -> "pd.DataFrame":
+        import pandas as pd
+
+        users: list[str | None] = []
+        items: list[str | None] = []
+        with readable(path, path.suffix, encoding), _lines(path, encoding) as file:
             for line in file:
-                user, *row = [field.strip() for field in line.split(None if sep in (None, r"\s+", " ") else sep)] or [""]
-                row = row if not row or row[-1] else row[:-1]       # a separator at the end of the line
-                if sep is None and any("," in field for field in row[:1]):
-                    raise DataError(f"{path} has both spaces and commas in its lines: pass sep= with what separates the items.")
-                users += [user or None] * len(row)
+                user, *row = [field.strip() for field in split(line.strip())]
+                users += [user.removesuffix(":") or None] * len(row)
                 items += [item or None for item in row]
-    table = pd.DataFrame({"user": users, "item": items}, dtype="str")
-    return Table(str(path), path.name, ["user", "item"], lambda i: table.iloc[:LOOKED_AT, i].tolist(),
-                 lambda places: table.iloc[:, places], lambda row: f"interaction {row + 1}", times=False)
+        return pd.DataFrame({"user": users, "item": items}, dtype="str").iloc[:, places]
+
+    return Table(str(path), path.name, ["user", "item"], lambda place: [], read, lambda row: f"interaction {row + 1}", False)
 
 
 def json_table(path: Path, kind: str, encoding: str) -> Table:
@@ -250,36 +257,52 @@ def json_table(path: Path, kind: str, encoding: str) -> Table:
                 raise DataError(_no_lines(path, line, number))
     columns = list(dict.fromkeys(name for one in objects for name in one))
     values = {name: [one[name] for one in objects if one.get(name) is not None] for name in columns}
+    nested = [name for name in columns if any(isinstance(value, (list, dict)) for value in values[name])]
 
     def read(places: list[int]) -> "pd.DataFrame":
         import pyarrow
-        from pyarrow import json as reader
 
-        kinds: dict[str, Any] = {}
-        for name in (columns[i] for i in places):
-            types = set(map(type, values[name]))
-            if types & {list, dict}:
-                raise ValueError(f"{path}: column {name} holds lists or objects, and it must hold plain values: spread them into "
-                                 "rows, for example by pandas.DataFrame.explode or pandas.json_normalize, and pass the DataFrame.")
-            kinds[name] = pyarrow.string() if types <= {str} else pyarrow.int64() if types <= {int} else pyarrow.float64()
+        names = [columns[place] for place in places]
+        if inside := [name for name in names if name in nested]:
+            raise ValueError(f"{path}: column {inside[0]} holds no plain values{_spread(path, columns, nested, values)}.")
+        types = {name: set(map(type, values[name])) for name in names}
+        kinds = {name: pyarrow.string() if held <= {str} else pyarrow.int64() if held <= {int} else pyarrow.float64()
+                 for name, held in types.items()}
         with readable(path, kind, encoding):
-            while True:
-                with _stream(path, encoding, ",") as stream:
-                    try:
-                        table = reader.read_json(
-                            stream, read_options=reader.ReadOptions(use_threads=False, block_size=BLOCK),
-                            parse_options=reader.ParseOptions(explicit_schema=pyarrow.schema(kinds),
-                                                              unexpected_field_behavior="ignore"))
-                        break
-                    except pyarrow.ArrowInvalid as error:
-                        wider = {name: pyarrow.float64() for name, one in kinds.items() if one == pyarrow.int64()}
-                        if "to int64" not in str(error) or not wider:
-                            raise
-                        kinds |= wider
-        return plain(table.select([columns[i] for i in places]))
+            try:
+                table = _json_columns(path, encoding, kinds)
+            except pyarrow.ArrowInvalid as error:
+                if "to int64" not in str(error) or len(names) < 3:
+                    raise
+                table = _json_columns(path, encoding, kinds | {names[2]: pyarrow.float64()})    # times with a fraction
+        return plain(table.select(names))
 
     return Table(str(path), path.name, columns, lambda i: [str(value) for value in values[columns[i]]], read,
-                 lambda row: f"object {row + 1}")
+                 lambda row: f"object {row + 1}", hint=_spread(path, columns, nested, values) if nested else "")
+
+
+def _json_columns(path: Path, encoding: str, kinds: "dict[str, pyarrow.DataType]") -> "pyarrow.Table":
+    import pyarrow
+    from pyarrow import json as reader
+
+    with _stream(path, encoding, ",") as stream:
+        return reader.read_json(
+            stream, read_options=reader.ReadOptions(use_threads=False, block_size=BLOCK),
+            parse_options=reader.ParseOptions(explicit_schema=pyarrow.schema(kinds), unexpected_field_behavior="ignore"))
+
+
+def _spread(path: Path, columns: list[str], nested: list[str], values: Mapping[str, list]) -> str:
+    """How to make rows of the lists and objects in a file of JSON."""
+    opened = f"gzip.open({str(path)!r})" if path.suffix == ".gz" else f"open({str(path)!r})"
+    rows = f"[json.loads(line) for line in {opened}]"
+    lists = [name for name in nested if any(isinstance(value, list) and value for value in values[name])]
+    flat = [name for name in columns if name not in nested]
+    if lists and isinstance(next(value[0] for value in values[lists[0]] if value), dict):
+        call = f"pandas.json_normalize({rows}, {lists[0]!r}, {flat!r})"
+    else:
+        call = f"pandas.DataFrame({rows}).explode({lists[0]!r})" if lists else f"pandas.json_normalize({rows})"
+    return (f"; {' and '.join(nested)} hold{'s' * (len(nested) == 1)} lists or objects, which load_interactions({call}) "
+            "spreads into rows")
 
 
 def _no_lines(path: Path, line: str, number: int) -> str:
