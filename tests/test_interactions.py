@@ -496,7 +496,7 @@ def test_the_published_pickles_form_is_read_and_no_other_pickle(refused, tmp_pat
 
 @pytest.mark.parametrize("content, sep", [
     ("bo rye tea jam\nal tea jam oil\n", None), ("bo: rye, tea, jam\n\nal: tea, jam, oil", None),
-    ("bo;rye;tea;jam\nal;tea;jam;oil\n", None),
+    ("bo;rye;tea;jam\nal;tea;jam;oil;\n", None),
     ("bo\trye,tea,jam\nal\ttea,jam,oil\n", None), ("bo~rye~tea~jam\nal~tea~jam~oil\n", "~")])
 def test_a_line_can_be_a_user_and_their_items(tmp_path, content, sep):
     (tmp_path / "mine.txt").write_text(content)
@@ -513,6 +513,21 @@ def test_separators_are_found(tmp_path, sep):
         content = "".join(sep.join(map(str, (u, i, "5-0", t))) + "\n" for u, i, t in [("user", "item", "time"), *ROWS]).encode()
         (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
         assert sequences(load_interactions(tmp_path / name)) == SEQUENCES
+
+
+def test_quotes_are_read_where_a_column_has_them_and_are_else_a_part_of_the_value(tmp_path):
+    for quoted, ids in (('"{i}"', ("tea", "jam", "oil", "rye")), ('"{i}', ('"tea', '"jam', '"oil', '"rye'))):
+        (tmp_path / "mine.tsv").write_text("user\titem\ttime\n" + "".join(
+            f"{u}\t{quoted.format(i=i)}\t{t}\n" for u, i, t in ROWS))
+        assert load_interactions(tmp_path / "mine.tsv").item_ids == (None, *ids)
+
+
+@pytest.mark.parametrize("content", [
+    "bo rye tea\nal tea jam oil\ncy oil\n", "1;2;3\n4;2\n", "1,2,3\n1,2,3,4\n5,1\n9,3,2\n8,1,2,5,6"])
+def test_lines_of_different_lengths_may_be_sequences(refused, tmp_path, content):
+    (tmp_path / "mine.txt").write_text(content)
+    with refused(f"no table: {content!r}", ValueError, match='different lengths.*, pass layout="sequences", otherwise'):
+        load_interactions(tmp_path / "mine.txt")
 
 
 def test_other_separators_can_be_passed(refused, tmp_path):
@@ -545,6 +560,7 @@ def test_a_separator_of_two_characters_across_blocks(tmp_path, monkeypatch):
      {"user": "A1", "item": "B1", "timestamp": "100"}, "['user', 'item', 'rating', 'time']"),
     ("text alone", "al,tea\nbo,jam\nal,jam\n", {}, "['user', 'item'], and order=\"file\""),
     ("dates", "al,tea,2020-01-01\nal,jam,2020-01-02\n", {}, "['user', 'item', 'time']"),
+    ("numbers alone", "1 21 27\n2 8 14\n", {}, "['user', 'item', 'column3'], with"),
     ("one line", "1,2,1300000000\n", {}, "['user', 'item', 'time']"),
     ("ISBNs", "0195153448,u9,1300000000\n034545104X,u9,1300000001\n", {}, "['item', 'user', 'time']"),
 ])

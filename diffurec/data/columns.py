@@ -28,7 +28,6 @@ SPELLINGS = {
         "checkindate checkinat utctime utctimestamp localtime dateadded dateupdated readat startedat addedat updatedat "
         "interactiontime actiontime behaviortime logtime visittime requesttime servertime publishedat".split()),),
 }
-ROLES = tuple(SPELLINGS)
 MISSING = frozenset(["", "NA", "N/A", "NaN", "nan", "NULL", "Null", "null", "None", "none", r"\N", "<NA>"])
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?(\D.*)?|\d\d?[-/.]\d\d?[-/.]\d{2,4}(\D.*)?|\d\d? \d\d?, \d{4}|"
@@ -58,8 +57,8 @@ def plain(column: str) -> str:
     return re.sub(r"[\W_]", "", column.split(":")[0].lower())
 
 
-def spelled(column: str, role: str | None = None) -> bool:
-    return any(plain(column) in line for r in ([role] if role else ROLES) for line in SPELLINGS[r])
+def spelled(column: str) -> bool:
+    return any(plain(column) in line for lines in SPELLINGS.values() for line in lines)
 
 
 def is_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
@@ -79,6 +78,13 @@ def is_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
     return names
 
 
+def _may_be_ids(values: Sequence[str]) -> bool:
+    """Ids are never missing, no decimal numbers, and do not count the rows."""
+    if any(value.strip() in MISSING or re.fullmatch(r"[+-]?\d*\.\d*", value.strip()) for value in values):
+        return False
+    return len(values) < 3 or list(values) not in ([str(first + i) for i in range(len(values))] for first in (0, 1))
+
+
 def guess_names(rows: Sequence[Sequence[str]], wanted: Mapping[str, str | None]) -> list[str]:
     """Names for the columns of a file without a header: user, item and, where a column looks like one, time.
 
@@ -95,10 +101,7 @@ def guess_names(rows: Sequence[Sequence[str]], wanted: Mapping[str, str | None])
         if times := epochs or dates:
             names[times[-1]] = "time"
             left.remove(times[-1])
-    # Ids are no decimal numbers and never missing, and are not all running numbers of the rows.
-    ids = [i for i in left if not any(v.strip() in MISSING or re.fullmatch(r"[+-]?\d*\.\d*", v.strip()) for v in columns[i])
-           and (len(rows) < 3 or columns[i][1:] != [str(int(rows[0][i]) + k) for k in range(1, len(rows))]
-                if rows[0][i].isdecimal() else True)]
+    ids = [i for i in left if _may_be_ids(columns[i])]
     ids = ids if len(ids) > 1 else left
     if "user" not in names.values() and ids:
         asins = [i for i in ids if all(map(ASIN.fullmatch, columns[i]))]

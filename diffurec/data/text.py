@@ -25,13 +25,16 @@ BEGINNING = 1 << 17     # bytes they may have; the csv module takes no longer fi
 BLOCK = 1 << 23         # bytes that are parsed at once; a line may not be longer
 
 
+def _is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+
+
 def _beginning(path: Path, encoding: str) -> tuple[list[str], bool]:
     """The first lines of a file of text, and whether these are all; ValueError when there is none."""
     with (gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")) as file:
         content = file.read(BEGINNING)
         whole = not file.read(1)
-    if encoding.lower().replace("-", "") in ("utf8", "utf8sig") and (
-            content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:200]):
+    if _is_utf8(encoding) and (content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:200]):
         raise UnicodeError("UTF-16")
     text = codecs.getincrementaldecoder(encoding)("replace").decode(content, final=False).removeprefix("\ufeff")
     lines = list(io.StringIO(text, newline=""))
@@ -62,19 +65,17 @@ def _separated(path: Path, kind: str, lines: list[str], first: str, whole: bool,
     inter = kind.startswith(".inter")       # tabs, and no quotes
     tries = []
     for one in [sep] if sep else ["\t"] if inter else SEPARATORS:
-        in_quotes = all(re.fullmatch(r'"[^"]*"', field) for field in first.split(one))
         # Tables with tabs or spaces are often written without quoting: there a lone quote is a part of a title.
-        ways = [False] if inter or len(one) > 1 else [True, False] if one in ",;|" or in_quotes else [False, True]
-        for quoted in ways:
+        for quoted in [False] if inter or len(one) > 1 else [True, False] if one in ",;|" else [False, True]:
             try:
                 rows = _rows(lines, whole, one, quoted)
             except csv.Error:
                 continue
             if rows and len(rows[0]) > 1:
                 tries.append((one, quoted, rows))
-                if len({len(row) for row in rows}) == 1:
+                if len({len(row) for row in rows}) == 1 and (quoted or inter or not _has_quoted_column(rows)):
                     break
-    even = [t for t in tries if len({len(row) for row in t[2]}) == 1]
+    even = list({t[0]: t for t in tries if len({len(row) for row in t[2]}) == 1}.values())      # the last way of each
     even = [t for t in even if t[0] != " " or sep or all(map(all, t[2]))]       # there are no runs of spaces
     even = [t for t in even if t[0] not in (" ", r"\s+")] or even[:1]       # within dates and titles there are spaces
     most = max((len(rows[0]) for _, _, rows in even), default=0)
@@ -91,18 +92,22 @@ def _separated(path: Path, kind: str, lines: list[str], first: str, whole: bool,
     raise DataError(_uneven(path, kind, lines, first, tries, sep))
 
 
+def _has_quoted_column(rows: list[list[str]]) -> bool:
+    return any(all(re.fullmatch(r'"[^"]*"', field) for field in column) for column in zip(*rows[1:] or rows))
+
+
 def _uneven(path: Path, kind: str, lines: list[str], first: str, tries: list[tuple[str, bool, list[list[str]]]], sep: str | None
             ) -> str:
     """What to say of lines of which no separator makes rows."""
     if not tries:
         return (f"{path} has one column only where {', '.join(SEPARATORS.values())} are tried as separators (its first line is "
                 f"{first[:100]!r}): pass sep= with another.")
-    for one, _, rows in tries:
-        if one in (" ", "\t", ",", sep) and len({len(row) for row in rows}) > 2 and not any(map(spelled, rows[0])) and all(
+    for _, _, rows in tries:
+        if len({len(row) for row in rows}) > (2 if len(rows) > 4 else 1) and not any(map(spelled, rows[0])) and all(
                 re.fullmatch(r"\S+", field) for row in rows for field in row if field):
-            advice = "" if one in (" ", "\t", ",") and not sep else f"sep={one!r}, "
             return (f"{path} has lines of different lengths, so that it holds no table: if a line is a user and then their "
-                    f"items in order, pass {advice}layout=\"sequences\", otherwise sep= with what separates the fields.")
+                    f"items in order, pass {f'sep={sep!r}, ' if sep else ''}layout=\"sequences\", otherwise sep= with what "
+                    "separates the fields.")
     one, _, rows = max(tries, key=lambda t: max(map([len(row) for row in t[2]].count, {len(row) for row in t[2]})))
     odd = next(n for n, row in enumerate(rows) if len(row) != len(rows[0]))
     filled = [n for n, line in enumerate(lines) if line.strip()]
@@ -126,7 +131,7 @@ def text_table(path: Path, kind: str, wanted: Mapping[str, str | None], sep: str
     shown = lines[skipped].strip()
     shown = repr(shown if len(shown) < 200 else shown[:200] + "...")
     if names is not None:
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise ValueError("names= must be a list of the columns' names, such as ['user', 'item', 'time'], but it is "
                              f"{names!r}.")
         if len(names) != width:
@@ -180,6 +185,8 @@ def _headless(path: Path, rows: list[list[str]], wanted: Mapping[str, str | None
     names = guess_names(rows, wanted)
     untimed = 'and order="file" if the rows stand in order' if len(names) == 2 else (
         'with "time" for the column of the time, or with order="file" if there is none and the rows stand in order')
+    if len(names) > 2 and all(field.isdecimal() for row in rows for field in row):
+        untimed += ', or instead layout="sequences" if a line is a user and then their items'
     call = f"names={names}" if "time" in names else f"names={names}, {untimed}"
     return (f"{path} has no header (its first line is {shown}): pass {call}; look first which column is the user's, which the "
             "item's.")
@@ -190,9 +197,8 @@ def _stream(path: Path, encoding: str, sep: str) -> Iterator["pyarrow.NativeFile
     """A file of text as UTF-8, unpacked, with a separator of several characters replaced by one."""
     import pyarrow
 
-    utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     with pyarrow.input_stream(path, compression="gzip" if path.suffix.lower() == ".gz" else None) as stream:
-        if not utf8:
+        if not _is_utf8(encoding):
             stream = pyarrow.transcoding_input_stream(stream, encoding, "utf-8")
         if len(sep) > 1:
             stream = pyarrow.lib.TransformInputStream(stream, _OneSeparator(sep))
@@ -214,7 +220,7 @@ class _OneSeparator:
 
 
 def _lines(path: Path, encoding: str) -> IO[str]:
-    encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+    encoding = "utf-8-sig" if _is_utf8(encoding) else encoding      # a byte order mark is no part of the first line
     return gzip.open(path, "rt", encoding=encoding) if path.suffix.lower() == ".gz" else open(path, encoding=encoding)
 
 
@@ -235,6 +241,7 @@ def sequences_table(path: Path, sep: str | None, encoding: str) -> Table:
         with readable(path, path.suffix, encoding), _lines(path, encoding) as file:
             for line in file:
                 user, *row = [field.strip() for field in split(line.strip())]
+                row = row if not row or row[-1] else row[:-1]       # a separator at the end of the line
                 users += [user.removesuffix(":") or None] * len(row)
                 items += [item or None for item in row]
         return pd.DataFrame({"user": users, "item": items}, dtype="str").iloc[:, places]
