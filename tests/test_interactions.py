@@ -468,7 +468,7 @@ def test_a_dataframe_gives_what_its_file_gives(tmp_path):
 
 
 @pytest.mark.parametrize("what, change, sentence", [
-    ("lists", {"item": [[1]] * 6}, "column item holds lists .* explode"),
+    ("lists", {"item": [[1]] * 6}, "column item holds no plain values; item holds lists: .*explode"),
     ("a missing time", {"timestamp": [1, 2, None, 4, 5, 6]}, "1 values of column timestamp are missing .* row 3")])
 def test_dataframes_that_are_refused(refused, what, change, sentence):
     with refused(f"a DataFrame with {what}", ValueError, match=sentence):
@@ -617,7 +617,7 @@ def test_json_lines_keep_the_kind_and_the_whole_of_ids(refused, tmp_path):
     with refused("a .jsonl with objects for ids", ValueError, match=r"user holds no plain values; .*json_normalize\("):
         load_interactions(path)
     path.write_text('{"visitor": 1, "visits": [1, 2]}\n')
-    with refused("a .jsonl with lists", ValueError, match=r"known to be the item.*visits holds lists .*explode\('visits'\)"):
+    with refused("a .jsonl with lists", ValueError, match=r"known to be the item.*visits holds lists: .*explode\('visits'\)"):
         load_interactions(path, order="file")
 
 

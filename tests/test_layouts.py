@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet
 import pytest
 from conftest import escaped
 
@@ -223,6 +224,35 @@ def partitioned(path):
     table.assign(date=[date(t, "%Y-%m-%d") for t in table.pop("timestamp")]).to_parquet(path, partition_cols=["date"])
 
 
+lines("MovieLens 100K, a fold", "u1.base", "{u}\t{i}\t3\t{t}", named("u1.base", "user item column3 time"))
+lines("NCF", "ml-1m.train.rating", "{u}\t{i}\t4\t{t}", named("ml-1m.train.rating", "user item column3 time"))
+lines("LastFM 360K", "usersha1-artmbid-artname-plays.tsv", "0000{u}\tmb{i}\tan artist\t300",
+      named("usersha1-artmbid-artname-plays.tsv", "user item column3 column4", ', order="file"'))
+lines("Globo", "clicks_hour_000.csv", "{u},{t}123,{t}999,2,{i},{t}456,4",
+      header="user_id,session_id,session_start,session_size,click_article_id,click_timestamp,click_environment")
+lines("Kion", "kion.csv", lambda u, i, t: f"{u},{i},{date(t, '%Y-%m-%d')},4250,72.0",
+      header="user_id,item_id,last_watch_dt,total_dur,watched_pct")
+lines("Alibaba, mobile", "tianchi_mobile_recommend_train_user.csv", lambda u, i, t: f"{u},{i},1,,{date(t, '%Y-%m-%d %H')}",
+      header="user_id,item_id,behavior_type,user_geohash,time")
+lines("TiSASRec", "tisasrec/ml-1m.txt", "{u}\t{i}\t5\t{t}", named("tisasrec/ml-1m.txt", "user item column3 time"))
+
+
+@layout("Steam, Australian users", "australian_user_reviews.json",
+        "load_interactions(pandas.json_normalize((table := pandas.DataFrame(map(ast.literal_eval, open("
+        "'australian_user_reviews.json')))).to_dict('records'), 'reviews', ['user_id']), timestamp='posted', "
+        "date_format='Posted %B %d, %Y.')")
+def nested_dicts(path):
+    path.write_text("".join(repr({"user_id": str(u), "reviews": [
+        {"posted": date(t, "Posted %B %d, %Y."), "item_id": str(i)} for v, i, t in ROWS if v == u]}) + "\n" for u in SEQUENCES))
+
+
+@layout("Parquet with a list of items for each user", "lists.parquet",
+        "load_interactions(pandas.DataFrame(pyarrow.parquet.read_table('lists.parquet').to_pylist()).explode('items'), "
+        "item='items', order=\"file\")")
+def lists_in_parquet(path):
+    pd.DataFrame({"user_id": list(SEQUENCES), "items": list(SEQUENCES.values())}).to_parquet(path)
+
+
 lines("Book-Crossing", "BX-Book-Ratings.csv", '"{u}";"0{i}";"Café"', encoding="latin-1",
       header='"User-ID";"ISBN";"Book-Rating"', call="load_interactions('BX-Book-Ratings.csv', order=\"file\")")
 lines("Anime", "rating.csv", "{u},{i},-1", "load_interactions('rating.csv', order=\"file\")", header="user_id,anime_id,rating")
@@ -268,8 +298,8 @@ def check(data, file):
     users = SEQUENCES if file == "dataset.pkl" else map(number, data.user_ids)     # there they are numbered from 0
     found = {u: [number(data.item_ids[i]) for i in s] for u, s in zip(users, data.sequences)}
     in_file = {u: [i for v, i, _ in ROWS if v == u] for u in SEQUENCES}
-    ordered_by_file = any("that of the file" in note for note in data.notes) and file not in ("Beauty.txt", "s3rec/Beauty.txt",
-                                                                                              "dataset.pkl")
+    ordered_by_file = any("that of the file" in note for note in data.notes) and file not in (
+        "Beauty.txt", "s3rec/Beauty.txt", "dataset.pkl", "lists.parquet")
     assert found == (in_file if ordered_by_file else SEQUENCES)
 
 
@@ -292,11 +322,12 @@ def test_a_layout_loads_or_is_refused_with_the_call_that_loads_it(said, tmp_path
             load_interactions(file)
         sentence = str(refusal.value)
         assert "\n" not in sentence and not sentence.startswith("cannot be read")
-        for part in re.findall(r"names=\[.*?\]|order=.file.|layout=.sequences.|[a-z_]+=(?=')|literal_eval|\.where\(|read_\w+|"
-                               r"json_normalize.*", call):
+        parts = re.findall(r"names=\[.*?\]|order=.file.|layout=.sequences.|[a-z_]+=(?=')|\.where\(|read_\w+|"
+                           r"json_normalize\(\[.*", call)
+        for part in ["literal_eval"] if "literal_eval" in call else parts:      # what comes of the dicts is another matter
             assert part in sentence
-        names = {"load_interactions": load_interactions, "pandas": pd, "json": json, "gzip": gzip, "ast": ast}
-        data = eval(call, names)
+        modules = {"pandas": pd, "pyarrow": pyarrow, "json": json, "gzip": gzip, "ast": ast}
+        data = eval(call, modules | {"load_interactions": load_interactions})
     check(data, file)
     said[file] = sentence
 

@@ -10,7 +10,7 @@ SPELLINGS = {
     "user": (
         "user userid uid reviewer reviewerid customer customerid visitor visitorid account accountid member memberid "
         "client clientid buyer buyerid person personid player playerid profile profileid reader readerid msno "
-        "householdkey".split(),
+        "householdkey uuid guid userno custid customercode fullvisitorid".split(),
         "username login screenname profilename reviewprofilename".split(),
         "session sessionid usersession".split(),
     ),
@@ -19,14 +19,17 @@ SPELLINGS = {
         "business businessid track trackid song songid artist artistid video videoid game gameid venue venueid locationid "
         "poi poiid place placeid gmapid newsid anime animeid manga mangaid recipe recipeid joke jokeid appid sku skuid goods "
         "goodsid beer beerid beerbeerid wine wineid hotel hotelid restaurant restaurantid showid titleid contentid postid "
-        "photoid course courseid jobid adid adgroupid aid stockcode".split()),),
+        "photoid course courseid jobid adid adgroupid aid stockcode "
+        "bookmark bookmarkid clickarticleid clickedarticle itemcode itemno productcode articlecode".split()),),
     "timestamp": ((
         "timestamp timestamps time ts unixreviewtime unixtime unixtimestamp reviewtime date datetime dt tdat timems "
         "timestampms created createdat createtime creationtime creationdate createddate eventtime eventtimestamp eventdate "
         "timeframe ratingtimestamp ratingtime ratingdate ratedat reviewdate clicktime viewtime playedat listenedat "
         "purchasedate purchasetime orderdate ordertime transactiondate transactiontime transactiondt invoicedate checkintime "
         "checkindate checkinat utctime utctimestamp localtime dateadded dateupdated readat startedat addedat updatedat "
-        "interactiontime actiontime behaviortime logtime visittime requesttime servertime publishedat".split()),),
+        "interactiontime actiontime behaviortime logtime visittime requesttime servertime publishedat "
+        "clicktimestamp lastwatchdt watchedat viewedat purchasedat orderedat boughtat playdate eventdatetime eventts tstamp "
+        "epoch".split()),),
 }
 MISSING = frozenset(["", "NA", "N/A", "NaN", "nan", "NULL", "Null", "null", "None", "none", r"\N", "<NA>"])
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -104,7 +107,7 @@ def guess_names(rows: Sequence[Sequence[str]], wanted: Mapping[str, str | None])
     ids = [i for i in left if _may_be_ids(columns[i])]
     ids = ids if len(ids) > 1 else left
     if "user" not in names.values() and ids:
-        asins = [i for i in ids if all(map(ASIN.fullmatch, columns[i]))]
+        asins = [i for i in ids if sum(map(bool, map(ASIN.fullmatch, columns[i]))) >= 0.9 * len(rows)]
         others = [i for i in ids if i not in asins[:1]] or ids
         names[others[0]] = "user"
         if asins and asins[0] != others[0] and "item" not in names.values():
@@ -121,11 +124,11 @@ def guess_names(rows: Sequence[Sequence[str]], wanted: Mapping[str, str | None])
 
 
 def find_columns(where: str, found: list[str], wanted: Mapping[str, str | None], sample: Callable[[int], list[str]],
-                 hint: str = "") -> dict[str, int]:
+                 hint: Callable[[], str] = str) -> dict[str, int]:
     """{role: place of its column}, for the roles of `wanted`: as named there, or the one column with a usual spelling.
 
     sample: the first values of the column at a place, as text: a time that is a number is taken before its printed twin.
-    hint: what to add where a role has no column.
+    hint: gives what to add where a role has no column.
     ValueError where a column cannot be told.
     """
     listed = f"{where} has the columns {textwrap.shorten(', '.join(found), 1000, placeholder=' ...') or '(none)'}"
@@ -154,7 +157,7 @@ def find_columns(where: str, found: list[str], wanted: Mapping[str, str | None],
             raise ValueError(f"{listed}: {fits[0]} stands there {found.count(fits[0])} times; rename all but one.")
         columns[role] = found.index(fits[0])
     if problems:
-        more = hint if any(problem.startswith("none") for problem in problems) else ""
+        more = hint() if any(problem.startswith("none") for problem in problems) else ""
         raise ValueError(f"{listed}, and {', and '.join(problems)}{more}.")
     if len(set(columns.values())) < len(columns):
         *first, last = columns

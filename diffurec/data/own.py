@@ -35,20 +35,19 @@ def load_interactions(
     """The Dataset of a file with one interaction a row, or of a pandas DataFrame.
 
     Args:
-        source: a DataFrame, or a path (seen from the directory of the caller): text with separators (.csv, .tsv, .txt,
-            .dat, .data, .inter) or JSON lines (.json, .jsonl), each also with .gz; .parquet, a folder of such files, .feather;
-            .pkl with the dicts of the published data sets.
+        source: a DataFrame; or a path, seen from the caller's directory, of text with separators (.csv, .tsv, .txt, .dat, ...)
+        or JSON lines (.json, .jsonl), each also with .gz, of .parquet, a folder of such files, .feather, or .pkl with
+        the dicts of the published data sets.
         user, item, timestamp: the columns' names; None finds them by the usual spellings (user_id, movieId, asin, ...).
         k_core: drop users and items with fewer than k interactions until none is left.
         name: of the data set; None takes the file's.
         sep: what separates the fields of text, r"\\s+" for runs of spaces; None finds it.
-        names: the columns' names of text without a header.
+        names: a list of the columns' names, for text without a header.
         date_format: of times that are dates, as for strptime ("%d/%m/%Y"); None finds it where only one can be meant.
         order: "time", or "file" where rows stand in order already; then no time is needed nor read.
         layout: "rows", or "sequences" of text whose line is a user and then their items in order.
         duplicates: "drop" keeps the first of the rows with the same user, item and time.
-        ties: a user's interactions at the same time stay in the order of the "file", or are put in a random order by `seed`
-            ("shuffle").
+        ties: "file" keeps a user's interactions at the same time in the file's order; "shuffle" mixes them by `seed`.
         encoding: of text.
 
     Timestamps are numbers or dates. Ids may be anything and are taken as they stand: text from files of text, so that 007 is

@@ -12,14 +12,14 @@ import numpy as np
 
 from .dataset import MOST, DataError
 from .published import read_pickle
-from .table import Table, plain, readable
+from .table import Table, nested, plain, readable, spread
 from .text import LOOKED_AT, json_table, sequences_table, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow
 
-TEXT = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter")
+TEXT = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".base", ".test", ".rating")
 JSON = (".json", ".jsonl")
 PACKED = (".parquet", ".feather", ".pkl")
 LARGEST_PICKLE = 1 << 30        # bytes
@@ -120,6 +120,15 @@ def columnar_table(path: Path, kind: str) -> Table:
             if count > MOST:
                 raise ValueError(f"it claims {count:,} rows; at most {MOST:,} can be read")
 
+    def is_nested(kind: "pyarrow.DataType") -> bool:
+        return pyarrow.types.is_nested(getattr(kind, "storage_type", kind))       # an extension is of a plain type
+
+    def hint() -> str:
+        module = "feather" if kind == ".feather" else "parquet"
+        lists = any(map(is_nested, schema.types)) and len(set(schema.names)) == len(schema.names)
+        first = some(list(range(len(schema))), LOOKED_AT)[:LOOKED_AT].to_pydict() if lists else {}
+        return spread(f"pyarrow.{module}.read_table({str(path)!r}).to_pylist()", first)
+
     def sample(place: int) -> list[str]:
         with readable(path, kind):
             values = some([place], LOOKED_AT).column(0)[:LOOKED_AT].to_pylist()
@@ -128,13 +137,12 @@ def columnar_table(path: Path, kind: str) -> Table:
     def read(places: list[int]) -> "pd.DataFrame":
         with readable(path, kind):
             for place in places:
-                held = schema.field(place).type
-                if pyarrow.types.is_nested(getattr(held, "storage_type", held)):       # an extension is of a plain type
-                    raise ValueError(f"column {schema.names[place]} holds {held}, but user, item and timestamp must be plain "
-                                     "values: pass another column")
+                if is_nested(schema.field(place).type):
+                    raise ValueError(f"column {schema.names[place]} holds {schema.field(place).type}, but user, item and "
+                                     f"timestamp must be plain values{hint() or ': pass another column'}")
             return plain(some(places))
 
-    return Table(str(path), path.name, schema.names, sample, read)
+    return Table(str(path), path.name, schema.names, sample, read, hint=hint)
 
 
 def frame_table(table: "pd.DataFrame") -> Table:
@@ -142,6 +150,11 @@ def frame_table(table: "pd.DataFrame") -> Table:
 
     if any(name is not None and name not in table.columns for name in table.index.names):
         table = table.reset_index([name for name in table.index.names if name is not None and name not in table.columns])
+    columns = [str(name) for name in table.columns]
+
+    def hint() -> str:
+        return spread("table.to_dict('records')", {
+            name: table.iloc[:LOOKED_AT, i].tolist() for i, name in enumerate(columns)})
 
     def read(places: list[int]) -> "pd.DataFrame":
         read = table.iloc[:, places].reset_index(drop=True)
@@ -149,13 +162,14 @@ def frame_table(table: "pd.DataFrame") -> Table:
         for i, place in enumerate(places):
             if isinstance(read[i].dtype, pd.CategoricalDtype):
                 read[i] = read[i].astype(object)
-            if read[i].dtype == object and any(isinstance(value, (list, dict, set, tuple, np.ndarray)) for value in read[i]):
-                raise ValueError(f"DataFrame: column {table.columns[place]} holds lists or the like, and it must hold "
-                                 "plain values: spread them into rows, for example by its method explode.")
+            if read[i].dtype == object and nested(read[i]):
+                raise ValueError(f"DataFrame: column {columns[place]} holds no plain values{hint()}.")
         return read
 
-    return Table("DataFrame", "a DataFrame", [str(name) for name in table.columns],
-                 lambda i: ["" if pd.isna(value) is True else str(value) for value in table.iloc[:LOOKED_AT, i]], read)
+    def sample(place: int) -> list[str]:
+        return ["" if pd.isna(value) is True else str(value) for value in table.iloc[:LOOKED_AT, place]]
+
+    return Table("DataFrame", "a DataFrame", columns, sample, read, hint=hint)
 
 
 def pickle_table(path: Path) -> Table:

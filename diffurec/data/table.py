@@ -1,10 +1,12 @@
 """A table of interactions before it is read: what is known of it, whatever kind of file it comes from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .dataset import DataError, told
 
@@ -28,7 +30,7 @@ class Table:
     read: Callable[[list[int]], "pd.DataFrame"]         # the columns at these places
     place: Callable[[int], str] = lambda row: f"row {row + 1}"
     times: bool = True
-    hint: str = ""
+    hint: Callable[[], str] = str       # nothing
 
 
 @contextmanager
@@ -45,6 +47,30 @@ def readable(path: Path, kind: str, encoding: str = "") -> Iterator[None]:
                 raise
     except DataError as error:
         raise ValueError(str(error)) from error
+
+
+def nested(values: Sequence[Any]) -> str:
+    """What values hold beside plain ones: "lists of objects", "lists", "objects", or nothing."""
+    lists = [value for value in values if isinstance(value, (list, tuple, set, np.ndarray))]
+    if any(isinstance(value, dict) for one in lists for value in one):
+        return "lists of objects"
+    return "lists" if lists else "objects" if any(isinstance(value, dict) for value in values) else ""
+
+
+def spread(rows: str, values: Mapping[str, Sequence[Any]]) -> str:
+    """How to make rows of the columns that hold lists or objects, "" where none does.
+
+    rows: an expression for the rows as dicts; values: the first of each column.
+    """
+    held = {name: found for name, some in values.items() if (found := nested(some))}
+    if not held:
+        return ""
+    name, most = next(((name, found) for name, found in held.items() if found != "objects"), ("", "objects"))
+    flat = [other for other in values if other not in held]
+    call = {"lists of objects": f"pandas.json_normalize({rows}, {name!r}, {flat!r})",
+            "lists": f"pandas.DataFrame({rows}).explode({name!r})", "objects": f"pandas.json_normalize({rows})"}[most]
+    listed = " and ".join(f"{name} holds {found}" for name, found in held.items())
+    return f"; {listed}: load_interactions({call}) makes rows of them"
 
 
 def plain(table: "pyarrow.Table") -> "pd.DataFrame":

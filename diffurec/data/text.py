@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from .columns import guess_names, is_header, spelled
 from .dataset import DataError
-from .table import Table, plain, readable
+from .table import Table, nested, plain, readable, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -264,14 +264,18 @@ def json_table(path: Path, kind: str, encoding: str) -> Table:
                 raise DataError(_no_lines(path, line, number))
     columns = list(dict.fromkeys(name for one in objects for name in one))
     values = {name: [one[name] for one in objects if one.get(name) is not None] for name in columns}
-    nested = [name for name in columns if any(isinstance(value, (list, dict)) for value in values[name])]
+    opened = f"gzip.open({str(path)!r})" if path.suffix == ".gz" else f"open({str(path)!r})"
+
+    def hint() -> str:
+        return spread(f"[json.loads(line) for line in {opened}]", values)
 
     def read(places: list[int]) -> "pd.DataFrame":
         import pyarrow
 
         names = [columns[place] for place in places]
-        if inside := [name for name in names if name in nested]:
-            raise ValueError(f"{path}: column {inside[0]} holds no plain values{_spread(path, columns, nested, values)}.")
+        for name in names:
+            if nested(values[name]):
+                raise ValueError(f"{path}: column {name} holds no plain values{hint()}.")
         types = {name: set(map(type, values[name])) for name in names}
         kinds = {name: pyarrow.string() if held <= {str} else pyarrow.int64() if held <= {int} else pyarrow.float64()
                  for name, held in types.items()}
@@ -285,7 +289,7 @@ def json_table(path: Path, kind: str, encoding: str) -> Table:
         return plain(table.select(names))
 
     return Table(str(path), path.name, columns, lambda i: [str(value) for value in values[columns[i]]], read,
-                 lambda row: f"object {row + 1}", hint=_spread(path, columns, nested, values) if nested else "")
+                 lambda row: f"object {row + 1}", hint=hint)
 
 
 def _json_columns(path: Path, encoding: str, kinds: "dict[str, pyarrow.DataType]") -> "pyarrow.Table":
@@ -296,20 +300,6 @@ def _json_columns(path: Path, encoding: str, kinds: "dict[str, pyarrow.DataType]
         return reader.read_json(
             stream, read_options=reader.ReadOptions(use_threads=False, block_size=BLOCK),
             parse_options=reader.ParseOptions(explicit_schema=pyarrow.schema(kinds), unexpected_field_behavior="ignore"))
-
-
-def _spread(path: Path, columns: list[str], nested: list[str], values: Mapping[str, list]) -> str:
-    """How to make rows of the lists and objects in a file of JSON."""
-    opened = f"gzip.open({str(path)!r})" if path.suffix == ".gz" else f"open({str(path)!r})"
-    rows = f"[json.loads(line) for line in {opened}]"
-    lists = [name for name in nested if any(isinstance(value, list) and value for value in values[name])]
-    flat = [name for name in columns if name not in nested]
-    if lists and isinstance(next(value[0] for value in values[lists[0]] if value), dict):
-        call = f"pandas.json_normalize({rows}, {lists[0]!r}, {flat!r})"
-    else:
-        call = f"pandas.DataFrame({rows}).explode({lists[0]!r})" if lists else f"pandas.json_normalize({rows})"
-    return (f"; {' and '.join(nested)} hold{'s' * (len(nested) == 1)} lists or objects, which load_interactions({call}) "
-            "spreads into rows")
 
 
 def _no_lines(path: Path, line: str, number: int) -> str:
