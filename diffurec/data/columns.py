@@ -99,7 +99,7 @@ def guess_names(rows: Sequence[Sequence[str]], wanted: Mapping[str, str | None])
         if name is not None and rows[0].count(name) == 1:
             names[rows[0].index(name)] = "time" if role == "timestamp" else role
     left = [i for i in range(len(columns)) if i not in names]
-    if "time" not in names.values():
+    if "time" not in names.values() and len(columns) > 2:
         epochs, dates = ([i for i in left if test(columns[i])] for test in (is_epoch, lambda values: kind(values) == "date"))
         if times := epochs or dates:
             names[times[-1]] = "time"

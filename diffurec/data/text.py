@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SEPARATORS = {",": "','", "\t": r"'\t'", ";": "';'", "|": "'|'", "::": "'::'", " ": "' '", r"\s+": r"r'\s+'"}    # as written
 LOOKED_AT = 100         # lines at the beginning of a file by which it is judged
 BEGINNING = 1 << 17     # bytes they may have; the csv module takes no longer field
-BLOCK = 1 << 23         # bytes that are parsed at once; a line may not be longer
+BLOCK = 1 << 21         # bytes that are parsed at once
 
 
 def _is_utf8(encoding: str) -> bool:
