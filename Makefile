@@ -34,6 +34,7 @@ help:
 	@echo "make test-avx2   repeat the tests of the fast forms and some notebooks as on a processor without AVX-512"
 	@echo "make equations   write docs/equations.md, which line computes which equation, from the comments"
 	@echo "make bad-inputs  write docs/bad-inputs.md, what is said of each bad input, from the tests"
+	@echo "make layouts     write data/LAYOUTS.md, how each public data set loads, from the tests"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       measure the speed (over an hour, on an idle machine): reports/benchmark"
 	@echo "make gpu-check   compare a GPU with the CPU, repeat a run there, measure its speed"
@@ -143,6 +144,9 @@ site: $(STAMP)
 bad-inputs: $(STAMP)
 	@$(RUN) -m pytest -q --write-bad-inputs
 
+layouts: $(STAMP)
+	@$(RUN) -m pytest -q tests/test_layouts.py --write-layouts
+
 bench: $(STAMP)
 	@$(RUN) benchmarks/bench.py
 
@@ -170,4 +174,4 @@ mutants: $(STAMP)
 lab: $(STAMP)
 	@$(RUN) -m jupyterlab notebooks
 
-.PHONY: help report data test test-code test-tutorial test-pages lint site test-avx2 equations bad-inputs bench gpu-check witness mutants lab
+.PHONY: help report data test test-code test-tutorial test-pages lint site test-avx2 equations bad-inputs layouts bench gpu-check witness mutants lab

@@ -39,7 +39,7 @@ version = release = diffurec.__version__
 html_title = project
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode"]
 root_doc = "docs/contents"
-include_patterns = ["docs/**", "notebooks/**", "reports/*/report.ipynb", "data/README.md", "tests/MUTANTS.md",
+include_patterns = ["docs/**", "notebooks/**", "reports/*/report.ipynb", "data/*.md", "tests/MUTANTS.md",
                     "CHANGELOG.md", "CONTRIBUTING.md"]
 exclude_patterns = [".*", "runs", "build", "data/cache", "**/.ipynb_checkpoints", "docs/_*"]
 

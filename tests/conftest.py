@@ -94,6 +94,7 @@ def refused(request, told):
 
 def pytest_addoption(parser):
     parser.addoption("--write-bad-inputs", action="store_true", help="write docs/bad-inputs.md, by its tests alone")
+    parser.addoption("--write-layouts", action="store_true", help="write data/LAYOUTS.md, from tests/test_layouts.py")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,6 +1,7 @@
 """The launcher of experiment grids, with a stub of the notebook: what it runs, refuses, skips, survives and leaves."""
 
 import asyncio
+import inspect
 import io
 import json
 import os
@@ -24,9 +25,13 @@ from nbclient import NotebookClient
 from diffurec import __version__, command, load_interactions
 from diffurec.base import places
 from diffurec.base.files import prove_writable
-from diffurec.lab import check_run, file_digest, grids, kernels, launch as launcher, local, run as one_run, write_result
-from diffurec.lab.grids import Grid
+from diffurec.lab import (
+    check_run, expand, file_digest, grids, kernels, label_runs, launch as launcher, local, own_file, read_parameters, reading,
+    run as one_run, write_result,
+)
+from diffurec.lab.grids import Grid, Run
 from diffurec.lab.progress import Lines, Progress
+from diffurec.lab.source import READING
 from test_results import RANKS, make_outcome
 
 PARAMETERS = """\
@@ -846,23 +851,74 @@ def test_a_report_that_cannot_be_made_is_refused_before_anything_runs(lab, said)
     ({"num_steps": 32}, "num_steps"),
     ({"eval_num_steps": 17}, "eval_num_steps must be"),
     ({"hidden_size": 30, "num_heads": 4}, "num_heads"),
-    ({"dataset": "mine.txt"}, "The data set 'mine.txt' has the suffix '.txt'; .csv, .parquet, .inter are read."),
+    ({"dataset": "mine.xlsx"}, "has the suffix '.xlsx'; .csv, .tsv, .txt, "),
+    ({"k_core": 5}, "k_core = 5 says how a file is read, and ml-1m is none: leave it out."),
+    ({"dataset": "mine.csv", "item_column": "thing"}, "has the columns user, item, time, but no 'thing': pass another item=."),
+    ({"dataset": "mine.csv", "sep": ";"}, "has no ';' in its first line"),
+    ({"dataset": "mine.csv", "names": "user, item, time"}, "has a header ('user,item,time'), "),
+    ({"dataset": "mine.csv", "order": "first"}, "order must be 'time' or 'file', but it is 'first'."),
+    ({"dataset": "mine.csv", "k_core": 0}, "k_core must be a whole number of at least 1, but it is 0."),
     ({"dataset": "z" * 300 + ".csv"}, "cannot be read (File name too long)."),
     ({"seed": 2**64}, "seed must be a whole number between 0 and 18446744073709551615, but it is 18446744073709551616."),
     ({"seed": -1}, "seed must be a whole number between 0 and 18446744073709551615, but it is -1."),
     *(({"analysis_users": users}, "analysis_users must be 0 or") for users in (9, -1, 2.5, True, None)),
 ])
-def test_values_that_a_run_would_fail_on_are_refused(tmp_path, refused, changes, part):
-    (tmp_path / "mine.csv").touch()
+def test_values_that_a_run_would_fail_on_are_refused(tmp_path, monkeypatch, refused, changes, part):
+    for name in ("mine.csv", "mine.xlsx"):
+        (tmp_path / name).write_text("user,item,time\n1,2,3\n")
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     good = {"variant": "baseline", "settings": "laptop", "epochs": 7, "num_diffusion_steps": 16, "num_steps": 16,
             "eval_num_steps": 1, "analysis_users": 0}
-    for dataset in ("ml-100k", str(tmp_path / "mine.csv")):
+    for dataset in ("ml-100k", str(tmp_path / "mine.csv"), "mine.csv"):
         assert check_run(good | {"dataset": dataset})[1].epochs == 7
     assert check_run(good | {"dataset": "ml-1m", "seed": 2**64 - 1, "analysis_users": 10})[1].seed == 2**64 - 1
     assert check_run(good | {"dataset": "ml-1m", "num_steps": None})[0].num_diffusion_steps == 16
     what = " and ".join(f"{name} = {value!r}" for name, value in changes.items())
     with refused(f"a run with {what}", ValueError, re.escape(part)):
         check_run(good | {"dataset": "ml-1m"} | changes)
+
+
+def test_a_relative_path_is_seen_from_where_the_launch_is_called(lab, tmp_path, monkeypatch, said):
+    rows = "".join(f"u{u},i{(u + t) % 7},{t}\n" for u in range(5) for t in range(4))
+    (lab.root / "below").mkdir()
+    for folder in (lab.root / "below", lab.root, tmp_path):
+        (folder / "mine.csv").write_text("user,item,timestamp\n" + rows)
+    grid = Grid("grid", parameters={"dataset": "mine.csv"}, axes={"seed": [0]})
+    defaults = {"dataset": "ml-100k", "seed": 0}
+    for folder, dataset in ((lab.root / "below", "below/mine.csv"), (lab.root, "mine.csv"), (tmp_path, f"{tmp_path}/mine.csv")):
+        monkeypatch.chdir(folder)
+        run, = expand(grid, defaults, lab.out)
+        assert run.given["dataset"] == run.parameters["dataset"] == dataset and own_file(dataset) == folder / "mine.csv"
+        with monkeypatch.context() as kernel:       # that of the report
+            kernel.setenv("DIFFUREC_CALLED_FROM", kernels.environment({}, tmp_path)["DIFFUREC_CALLED_FROM"])
+            kernel.chdir(lab.root)
+            assert expand(grid, defaults, lab.out)[0].parameters == run.parameters
+    for dataset in ("ml-1m", f"{tmp_path}/mine.csv"):
+        assert expand(Grid("grid", parameters={"dataset": dataset}), defaults, lab.out)[0].parameters["dataset"] == dataset
+    folder = expand(Grid("grid", parameters={"dataset": "./by_day"}), defaults, lab.out)[0].parameters["dataset"]
+    assert own_file(folder) == tmp_path / "by_day"
+
+
+def test_parameters_of_reading_are_arguments_of_load_interactions():
+    parameters = read_parameters(places.NOTEBOOK, ["dataset"])
+    assert {name: parameters[name] for name in READING} == READING
+    defaults = inspect.signature(load_interactions).parameters
+    for name, value in reading({}).items():
+        assert value == defaults[name].default
+    given = reading({"item_column": "track", "names": "user, track,time", "sep": ";", "k_core": 5, "order": "file"})
+    assert given == reading({}) | {
+        "item": "track", "names": ["user", "track", "time"], "sep": ";", "k_core": 5, "order": "file"}
+
+
+def test_a_result_without_the_parameters_of_reading_was_made_with_their_defaults(lab, said):
+    run = Run("grid", {}, {"seed": 0, **READING}, lab.out, lab.out)
+    assert one_run.first_difference({"parameters": {"seed": 0}}, run) is None
+    run = Run("grid", {}, {"seed": 0, **READING, "ties": "shuffle"}, lab.out, lab.out)
+    assert one_run.first_difference({"parameters": {"seed": 0}}, run) == "ties = 'file', not 'shuffle'"
+    old, new = {"dataset": "mine.csv", "settings": "laptop", "variant": "baseline", "seed": 0}, 1
+    results = [{"parameters": old, "data": {"checksum": "c", "users": 1, "items": 1, "interactions": 1}, "file": "a.json",
+                "settings": {"model": {}, "train": {}}, "versions": {"diffurec": "0"}}]
+    assert label_runs(results, [{**old, **READING, "seed": new}])[1] == {("mine.csv", "laptop", "baseline", new)}
 
 
 class Terminal(io.StringIO):

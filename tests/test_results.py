@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from diffurec import ModelConfig, TrainConfig, mean_metrics
+from diffurec.lab import file_digest
 from diffurec.lab.results import (
-    DIFFERENCES, METRICS, MODELS, RUN, SCHEMA, SPLITS, Result, file_digest, label_runs, read_result, read_results,
+    DIFFERENCES, METRICS, MODELS, RUN, SCHEMA, SPLITS, Result, label_runs, read_result, read_results,
     run_parameters, write_result,
 )
 

@@ -163,8 +163,8 @@ def script(folder, name, text):
 def test_help_lists_the_targets_and_sets_nothing_up(copy, arguments):
     done = make(copy, *arguments)
     assert done.returncode == 0
-    targets = ["report", "test", "lint", "site", "test-avx2", "equations", "bad-inputs", "lab", "bench", "gpu-check", "witness",
-               "mutants", "data", "help"]
+    targets = ["report", "test", "lint", "site", "test-avx2", "equations", "bad-inputs", "layouts", "lab", "bench", "gpu-check",
+               "witness", "mutants", "data", "help"]
     assert [line.split()[1] for line in done.stdout.splitlines()] == targets
     assert not (copy / ".venv").exists()
 

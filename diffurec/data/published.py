@@ -119,9 +119,9 @@ def check_sha256(path: str | Path, expected: str | None) -> None:
         raise DataError(f"{path} is not the published file: its sha256 is {found}, expected was {expected}.")
 
 
-def read_pickle(path: str | Path) -> dict[str, Any]:
+def read_pickle(path: str | Path, largest: int = LARGEST) -> dict[str, Any]:
     """The published dicts train, val, test (user -> items, users from 0): a user's sequence is the three in a row."""
-    content = read_file(path)
+    content = read_file(path, largest)
     with told(f"{path} is damaged or not laid out as published"):
         try:
             raw = PlainUnpickler(io.BytesIO(content)).load()

@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from ..base import places
-from ..data import KNOWN
 from ..paper import ModelConfig
 from ..training import TrainConfig, configure_run
+from .source import check_source, seen_from_root
 
-FILES = (".csv", ".parquet", ".inter")      # what load_interactions reads
 MOST_RUNS = 10_000
 LONGEST_NAME = 180      # of a run; file systems take 255 bytes, and endings like .partial.html.partial come after it
 WHERE = ("data_dir", "device", "result", "checkpoint")      # say where a run happens, not what it is: none is in a grid
@@ -140,6 +139,8 @@ def expand(grid: Grid, defaults: Mapping[str, Any], out: Path) -> list[Run]:
         given = {**parameters, **dict(zip(axes, point))}
         for value in point:
             given |= grid.special.get(str(value), {})
+        if "dataset" in given:
+            given["dataset"] = seen_from_root(given["dataset"])
         parts = [v if isinstance(v, str) else f"{axis}-{v}" for axis, v in zip(axes, point)] or [grid.name]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts)).strip(".-")
         if len(name) > LONGEST_NAME:
@@ -188,24 +189,9 @@ def checkpoint_folder(out: Path) -> Path:
     return root.joinpath("runs", "_" + first if first.startswith("__") else first, *below)
 
 
-def own_file(dataset: str) -> Path | None:
-    """The path of a data set that is given as a file; None for one that has a name."""
-    return places.ROOT / dataset if Path(dataset).suffix else None
-
-
 def check_run(parameters: Mapping[str, Any]) -> tuple[ModelConfig, TrainConfig]:
     """(ModelConfig, TrainConfig) of a run with these parameters; ValueError for a value that it would fail on."""
-    dataset = parameters["dataset"]
-    file = own_file(dataset)
-    if file and file.suffix.lower() not in FILES:
-        raise ValueError(f"The data set {dataset!r} has the suffix {file.suffix!r}; {', '.join(FILES)} are read.")
-    try:
-        if file and not file.is_file():
-            raise ValueError(f"There is no file {dataset!r} to read the data from, seen from {places.ROOT}.")
-    except OSError as error:
-        raise ValueError(f"The data set {dataset[:60]!r} cannot be read ({error.strerror}).") from error
-    if not file and dataset not in KNOWN:
-        raise ValueError(f"There is no data set {dataset!r}; take one of {', '.join(KNOWN)}, or the path of a file.")
+    check_source(parameters)
     return check_settings(parameters)
 
 

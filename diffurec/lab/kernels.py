@@ -46,7 +46,7 @@ def environment(caller: Mapping[str, str], settings: Path) -> dict[str, str]:
     for name in DATA:
         if kept.get(name):
             kept[name] = str(Path(kept[name]).resolve())        # the kernels have another working directory
-    fixed = {"IPYTHONDIR": str(settings), "PYTHONNOUSERSITE": "1"}
+    fixed = {"IPYTHONDIR": str(settings), "PYTHONNOUSERSITE": "1", "DIFFUREC_CALLED_FROM": os.getcwd()}
     if (matplotlib := find_spec("matplotlib")) and matplotlib.origin:
         fixed["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
     return {"OMP_WAIT_POLICY": "passive", **kept, **fixed}

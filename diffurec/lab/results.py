@@ -4,7 +4,6 @@ A user's rank is written "12", or "12-15" where the target shares its score with
 Schema 2 had the middle of them instead: its "12.5" is read as "12-13".
 """
 
-import hashlib
 import json
 import math
 import re
@@ -24,6 +23,7 @@ from ..base.records import Record, fault, record, short
 from ..evaluation.metrics import CUTOFFS, mean_metrics
 from ..paper import RIVALS, VARIANTS, ModelConfig
 from ..training import TrainConfig
+from .source import READING
 
 SCHEMA = 3
 FORMS = {2: re.compile(r"[1-9][0-9]{0,9}(\.5)?"), 3: re.compile(r"[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})?")}     # of a rank
@@ -32,7 +32,7 @@ MODELS = ("most-popular", "Markov chain", "DiffuRec")
 DIFFERENCES = tuple(f"DiffuRec − {name}" for name in MODELS[:2])
 METRICS = (*(f"HR@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR")
 # Parameters of a run beside the settings of the two classes. Where it ran (device, files) does not count.
-RUN = ("dataset", "variant", "settings", "num_steps", "analysis_users", "must_beat_popular")
+RUN = ("dataset", *READING, "variant", "settings", "num_steps", "analysis_users", "must_beat_popular")
 MAKING = {name for changes in (VARIANTS | RIVALS).values() for name in changes}    # settings that make a variant or a rival
 KEY = ("dataset", "settings", "variant", "seed")        # the parameters that tell runs apart in a report
 Key = tuple[str, str, str, int]                         # their values
@@ -89,12 +89,6 @@ def run_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that say what a run is, by name, out of a mapping such as globals()."""
     settings = [f.name for kind in (ModelConfig, TrainConfig) for f in fields(kind) if f.name != "device"]
     return {name: namespace[name] for name in (*RUN, *settings)}
-
-
-def file_digest(path: str | Path) -> str:
-    """sha256 (hex) of a file: whether the data of a run are still the same is told by it without reading them."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_result(path: Path, outcome: Mapping[str, Any], ranks: Mapping[str, ArrayLike]) -> None:
@@ -218,17 +212,18 @@ def label_runs(
     pairs runs by their keys pairs no different data and no different settings. planned: the parameters of the grid's
     runs. remarks: a sentence on each result that is left out, and on data and versions that are mixed.
     """
-    names = sorted({name for p in (*planned, *(r["parameters"] for r in results)) for name in p})
-    values = {name: {p.get(name) for p in (*planned, *(r["parameters"] for r in results))} for name in names}
-    telling = [name for name in names if name not in KEY and len(values[name]) > 1]
+    everything = [READING | dict(p) for p in (*planned, *(r["parameters"] for r in results))]
+    values = {name: {p.get(name) for p in everything} for name in sorted({name for p in everything for name in p})}
+    telling = [name for name in values if name not in KEY and len(values[name]) > 1]
     checksums: dict[str, Counter[str]] = {}
     for run in results:
         checksums.setdefault(run["parameters"]["dataset"], Counter())[run["data"]["checksum"]] += 1
     mixed = {dataset for dataset, found in checksums.items() if len(found) > 1}
 
     def key(parameters: Mapping[str, Any], checksum: str | None = None) -> Key:
+        parameters = READING | dict(parameters)
         dataset, settings, variant, seed = (parameters[name] for name in KEY)
-        more = [f"{name} = {parameters[name]}" for name in telling if parameters.get(name) is not None]
+        more = [f"{name} = {parameters[name]}" for name in telling if parameters.get(name) not in (None, "")]
         if checksum and dataset in mixed:
             dataset += f" ({checksum[:8]})"
         return dataset, ", ".join([settings, *more]), variant, seed

@@ -16,11 +16,12 @@ from nbclient.exceptions import DeadKernelError
 
 from ..base import places
 from ..data import KNOWN, load_interactions
-from .grids import LaunchError, Run, own_file
+from .grids import LaunchError, Run
 from .kernels import Kernels
 from .pages import export_html
 from .progress import Lines, Progress, show
-from .results import file_digest, read_result
+from .results import read_result
+from .source import READING, file_digest, own_file, reading
 
 MOST_PRINTED = 1_000_000    # characters of a notebook's cell that are kept; the notebook is saved after each cell
 
@@ -151,7 +152,7 @@ def read_finished(run: Run) -> dict[str, Any] | None:
     except ValueError as error:
         raise LaunchError(f"In {run.out}, {error} Choose another --out, or move this file elsewhere to run "
                           f"{run.name} again.") from error
-    difference = first_difference(result, run) or other_data(result["data"], run.parameters["dataset"])
+    difference = first_difference(result, run) or other_data(result["data"], run.parameters)
     if difference is not None:
         raise LaunchError(f"{run.file('.json')} was made with {difference}; choose another --out.")
     return result
@@ -159,7 +160,7 @@ def read_finished(run: Run) -> dict[str, Any] | None:
 
 def first_difference(result: Mapping[str, Any], run: Run) -> str | None:
     """The first parameter in which a result differs from the run, as "seed = 1, not 0"; None if it is the run's."""
-    recorded = result["parameters"]
+    recorded = READING | result["parameters"]
     for name, value in run.parameters.items():
         if name not in recorded and value is not None:      # None: as the settings have it, before there was a choice too
             return f"no {name}, not {value!r}"
@@ -168,14 +169,16 @@ def first_difference(result: Mapping[str, Any], run: Run) -> str | None:
     return None
 
 
-def other_data(seen: Mapping[str, Any], dataset: str) -> str | None:
+def other_data(seen: Mapping[str, Any], parameters: Mapping[str, Any]) -> str | None:
     """What is other about the data of a result ("data" in its file) than they are now, in words; None if nothing is."""
+    dataset = parameters["dataset"]
     file = own_file(dataset)
     if file is None:
         same = dataset not in KNOWN or seen["checksum"] == KNOWN[dataset].checksum
     else:
         try:        # another file can hold the same data, and a result of schema 2 does not know its file
-            same = seen.get("file") == file_digest(file) or seen["checksum"] == load_interactions(file).checksum
+            same = (seen.get("file") == file_digest(file)
+                    or seen["checksum"] == load_interactions(file, **reading(parameters)).checksum)
         except (OSError, ValueError) as error:
             return f"data of the checksum {seen['checksum'][:8]}, which cannot be compared ({error})"
     return None if same else f"other data (checksum {seen['checksum'][:8]}) than {dataset} holds now"
