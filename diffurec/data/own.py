@@ -82,7 +82,7 @@ def load_interactions(
 
     (users, user_ids), (items, item_ids) = (pd.factorize(table[role]) for role in ("user", "item"))
     del table
-    notes.append(f"{opened.file} holds {_count(users, items)}.")
+    notes.append(f"{_count(users, items)} were read.")
     for role, codes, ids in (("user", users, user_ids), ("item", items, item_ids)):
         for code in [code for code, id_ in enumerate(ids) if isinstance(id_, str) and id_ in MISSING]:
             notes.append(f"{(codes == code).sum():,} rows have the {role} {ids[code]!r}, which is taken for an id.")
