@@ -340,8 +340,8 @@ def test_diffurecsys_learns_that_each_item_is_followed_by_the_next():
 
 SAME_MODEL = dict(
     network="diffurec", attention="bidirectional", cross_attention=False, offset_noise="none",
-    hidden_size=128, num_blocks=4, num_heads=4, dropout=0.1, embedding_dropout=0.3, embedding_std=1.0,
-    num_diffusion_steps=32, noise_schedule="truncated_linear", lambda_uncertainty=0.001, activation="gelu",
+    hidden_size=128, num_blocks=4, num_heads=4, dropout=0.1, dropout_everywhere=False, embedding_dropout=0.3,
+    embedding_std=1.0, num_diffusion_steps=32, noise_schedule="truncated_linear", lambda_uncertainty=0.001, activation="gelu",
     offset_strength=0.1,
 )
 SAME_TRAINING = dict(
