@@ -13,7 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from diffurec import Dataset, DiffuRec, leave_one_out, tied_ranks
+from diffurec import Dataset, DiffuRec, leave_one_out, per_user, tied_ranks
+from diffurec.evaluation import crossed_test, least_difference
 from diffurec.fast import install
 from diffurec.paper import Approximator, Attention, Block
 
@@ -132,6 +133,23 @@ def test_ranks(model, data, seed=0):
     if isinstance(model, ZeroIsAnItem):
         ranks += (x_0 @ model.item_embedding.weight[0] > (x_0 * model.item_embedding(targets)).sum(1)).unsqueeze(1)
     return ranks.numpy()
+
+
+def fitted_ranks(make, data, seeds=(0, 1, 2)):
+    """Test ranks [U, 2] of the model that `make()` returns after three epochs, for each seed."""
+    ranks = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        ranks.append(test_ranks(fit(make(), data, seed, epochs=3), data, seed))
+    return ranks
+
+
+def difference(ranks, others, metric="NDCG@10"):
+    """What `crossed_test` finds from two lists of ranks, seed by seed, in percentage points; and that as a sentence."""
+    found = crossed_test([100 * (per_user(a)[metric] - per_user(b)[metric]) for a, b in zip(ranks, others)])
+    least = least_difference(found.error, found.degrees)
+    return found, (f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}] percentage points of {metric}; "
+                   f"an effect of {least:.2f} is found four times in five")
 
 
 def pad_last_batch(x_0, size):
