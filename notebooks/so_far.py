@@ -29,7 +29,7 @@ def table(*variants):
     for name, runs, model in [
         ("most-popular", results[:1], "most-popular"), ("Markov chain", results[:1], "Markov chain"),
         ("best counting", [counted], "best counting"),
-        *((v, [r for r in results if r["parameters"]["variant"] == v], "DiffuRec") for v in variants),
+        *((v, [r for r in results if r["parameters"]["variant"] == v], "trained model") for v in variants),
     ]:
         if not runs:
             raise ValueError(f"{RESULTS} has no result of {name}. {' '.join(problems)}".strip())

@@ -514,11 +514,11 @@ def change(path, **changes):
 
 
 @pytest.mark.parametrize("what, text, part", [
-    ("that is cut off", '{"schema": 3', "reports.json cannot be read as JSON"),
+    ("that is cut off", '{"schema": 4', "reports.json cannot be read as JSON"),
     ("that is a list", "[]", "it has no schema"),
     ("with lists nested 100,000 deep", "[" * 100_000, "cannot be read as JSON"),
-    ("of schema 1", '{"schema": 1}', "has schema 1, and this version reads 2 and 3"),
-    ("that lacks most of it", '{"schema": 3, "parameters": null}', "reports.json is damaged: "),
+    ("of schema 1", '{"schema": 1}', "has schema 1, and this version reads 2 to 4"),
+    ("that lacks most of it", '{"schema": 4, "parameters": null}', "reports.json is damaged: "),
 ])
 def test_a_result_that_cannot_be_used_is_refused_and_left_as_it_is(lab, said, what, text, part):
     lab.write("reports", "")

@@ -42,7 +42,7 @@ def report(tmp_path_factory):
             write(directory, f"toys-{variant}-{seed}", better + more, seed=seed, dataset="amazon-toys", settings="zolghadr2024",
                   variant=variant)
     (directory / "hostile.json").write_text("[" * 100_000)
-    (directory / "null.json").write_text('{"schema": 3, "metrics": null}')
+    (directory / "null.json").write_text('{"schema": 4, "metrics": null}')
     grid = directory / "grid.toml"
     grid.write_text("[parameters]\ndataset = 'own$^$.csv'\n[axes]\nvariant = ['baseline']\nhidden_size = [64]\n")
     notebook = nbformat.read(REPORT, as_version=4)

@@ -10,8 +10,8 @@ import pytest
 from diffurec import ModelConfig, TrainConfig, mean_metrics
 from diffurec.lab import file_digest
 from diffurec.lab.results import (
-    DIFFERENCES, METRICS, MODELS, RUN, SCHEMA, SPLITS, Result, label_runs, read_result, read_results,
-    run_parameters, write_result,
+    DIFFERENCES, METRICS, MODELS, RUN, SCHEMA, SPLITS, TRAINED, Result, label_runs, read_result, read_results, run_parameters,
+    write_result,
 )
 
 RANKS = {"validation": [[1, 1], [12, 15], [100005, 100006]], "test": [[2, 2], [1, 1], [3706, 3706]]}
@@ -57,7 +57,7 @@ def test_what_is_written_is_read_again(tmp_path):
     found = read_result(tmp_path / "run.json")
     ranks = found.pop("ranks")
     assert found == {"schema": SCHEMA, **make_outcome(), "file": "run.json"}
-    assert {*found, "ranks"} == {*Result.model_fields, "schema", "file"} and SCHEMA == 3
+    assert {*found, "ranks"} == {*Result.model_fields, "schema", "file"} and SCHEMA == 4
     assert sorted(ranks) == ["test", "validation"]
     for split, values in RANKS.items():
         assert ranks[split].dtype == np.int64 and ranks[split].tolist() == values
@@ -98,13 +98,29 @@ def test_schema_2_is_read_and_its_half_places_are_ties_of_two(tmp_path):
     old = make_outcome(pairs) | {"schema": 2, "ranks": {"validation": "1 10.5 7", "test": "2 1 3706"}}
     old["data"].pop("file")
     for metric, value in {"HR@10": 2 / 3, "NDCG@10": (1 + 1 / 3) / 3}.items():
-        old["metrics"]["validation"]["DiffuRec"][metric] = [value] * 3
-    (tmp_path / "run.json").write_text(json.dumps(old))
+        old["metrics"]["validation"][TRAINED][metric] = [value] * 3
+    (tmp_path / "run.json").write_text(json.dumps(old).replace(TRAINED, "DiffuRec"))
     assert read_result(tmp_path / "run.json")["ranks"]["validation"].tolist() == pairs["validation"]
-    old["metrics"]["validation"]["DiffuRec"]["HR@10"] = [0.1, 0.1, 0.1]
-    (tmp_path / "run.json").write_text(json.dumps(old))
-    with pytest.raises(ValueError, match="metrics.validation.DiffuRec.HR@10 is 0.1, and its ranks give"):
+    old["metrics"]["validation"][TRAINED]["HR@10"] = [0.1, 0.1, 0.1]
+    (tmp_path / "run.json").write_text(json.dumps(old).replace(TRAINED, "DiffuRec"))
+    with pytest.raises(ValueError, match="metrics.validation.trained model.HR@10 is 0.1, and its ranks give"):
         read_result(tmp_path / "run.json")
+
+
+def test_schema_3_called_every_trained_model_diffurec(tmp_path):
+    write_result(tmp_path / "run.json", make_outcome(), RANKS)
+    written = (tmp_path / "run.json").read_text()
+    (tmp_path / "old.json").write_text(written.replace('"schema": 4', '"schema": 3').replace(TRAINED, "DiffuRec"))
+    new, old = read_result(tmp_path / "run.json"), read_result(tmp_path / "old.json")
+    assert [*old["metrics"]["test"], *old["differences"]["test"]] == [*MODELS, *DIFFERENCES]
+    assert all(old[part] == new[part] for part in ("metrics", "differences", "groups"))
+
+
+def test_lists_of_numbers_stand_in_one_line(tmp_path):
+    write_result(tmp_path / "run.json", make_outcome(), RANKS)
+    lines = [line.strip(" ,") for line in (tmp_path / "run.json").read_text().splitlines()]
+    assert any(line.startswith('"ranks"') or line.startswith('"tsne": [[') for line in lines)
+    assert not [line for line in lines if line.lstrip("-").replace(".", "").isdigit()]
 
 
 @ENDLESS
@@ -126,7 +142,7 @@ def test_an_earlier_file_survives_an_outcome_that_is_refused(tmp_path, value):
 
 def test_an_outcome_that_could_not_be_read_again_is_not_written(refused, tmp_path):
     with refused("a result whose ranks are another run's", ValueError,
-                 match="run.json is damaged: metrics.test.DiffuRec.HR@5 is .*, and its ranks give"):
+                 match="run.json is damaged: metrics.test.trained model.HR@5 is .*, and its ranks give"):
         write_result(tmp_path / "run.json", make_outcome(), {**RANKS, "test": [[2, 2], [50, 50], [60, 60]]})
     assert names_in(tmp_path) == []
 
@@ -157,8 +173,8 @@ NULL = "null"       # stands for JSON's null, None for a place that is taken out
 CHANGES = [
     *((key, value, f": {key} is missing" if value is None else f": {key} (") for key in Result.model_fields
       for value in (None, NULL, [], 3.5)),
-    ("schema", 1, "has schema 1, and this version reads 2 and 3"),
-    ("schema", 4, "has schema 4, and this version reads 2 and 3"),
+    ("schema", 1, "has schema 1, and this version reads 2 to 4"),
+    ("schema", 5, "has schema 5, and this version reads 2 to 4"),
     ("schema", "3", "has schema '3'"), ("schema", [3], "has schema [3]"), ("schema", True, "has schema True"),
     ("schema", None, "it has no schema"),
     ("parameters", {}, "parameters.dataset is missing"),
@@ -172,20 +188,20 @@ CHANGES = [
     ("data.file", 3, "data.file (3)"), ("log", [{}], "log.0.loss is missing"), ("log", [3], "log.0 (3)"),
     ("log", [], "log ([])"), ("metrics", {}, "metrics.validation is missing"),
     ("metrics.test", {}, "metrics.test.most-popular is missing"),
-    ("metrics.test.DiffuRec", {}, "metrics.test.DiffuRec.HR@5 is missing"),
-    ("metrics.test.DiffuRec.MRR", [], "metrics.test.DiffuRec.MRR ([])"),
-    ("metrics.test.DiffuRec.MRR", 0.5, "metrics.test.DiffuRec.MRR (0.5)"),
-    ("metrics.test.DiffuRec.MRR", [0.5, "a", 0.5], "metrics.test.DiffuRec.MRR.1 ('a')"),
-    ("metrics.test.DiffuRec.MRR", [0.5, 0.4, 1.5], "metrics.test.DiffuRec.MRR.2 (1.5) should be less than or equal to 1"),
-    ("metrics.test.DiffuRec.MRR", [-0.1, -0.2, 0], "metrics.test.DiffuRec.MRR.0 (-0.1) should be greater than or equal to 0"),
+    ("metrics.test.trained model", {}, "metrics.test.trained model.HR@5 is missing"),
+    ("metrics.test.trained model.MRR", [], "metrics.test.trained model.MRR ([])"),
+    ("metrics.test.trained model.MRR", 0.5, "metrics.test.trained model.MRR (0.5)"),
+    ("metrics.test.trained model.MRR", [0.5, "a", 0.5], "metrics.test.trained model.MRR.1 ('a')"),
+    ("metrics.test.trained model.MRR", [0.5, 0.4, 1.5], "trained model.MRR.2 (1.5) should be less than or equal to 1"),
+    ("metrics.test.trained model.MRR", [-0.1, -0.2, 0], "trained model.MRR.0 (-0.1) should be greater than or equal to 0"),
     ("metrics.test.most-popular.MRR", [0.5, 0.6, 0.7], "MRR ([0.5, 0.6, 0.7]) has its mean outside the interval"),
     ("metrics.test.most-popular.MRR", [0.5, 0.2, 0.3], "metrics.test.most-popular.MRR ("),
-    ("metrics.test.DiffuRec.HR@10", [0.5, 0.4, 0.6], "metrics.test.DiffuRec.HR@10 is 0.5, and its ranks give 0.666"),
-    ("differences.test", {}, "differences.test.DiffuRec − most-popular is missing"),
-    ("differences.test.DiffuRec − most-popular.MRR", [0.0, 0.1, 0.2], "has its mean outside the interval"),
-    ("groups.DiffuRec", {}, "groups.DiffuRec ({})"),
-    ("groups.DiffuRec.head.users", "2", "groups.DiffuRec.head.users ('2')"),
-    ("groups.DiffuRec.head.NDCG@10", 7, "groups.DiffuRec.head.NDCG@10 (7) should be less than or equal to 1"),
+    ("metrics.test.trained model.HR@10", [0.5, 0.4, 0.6], "metrics.test.trained model.HR@10 is 0.5, and its ranks give 0.666"),
+    ("differences.test", {}, "differences.test.trained model − most-popular is missing"),
+    ("differences.test.trained model − most-popular.MRR", [0.0, 0.1, 0.2], "has its mean outside the interval"),
+    ("groups.trained model", {}, "groups.trained model ({})"),
+    ("groups.trained model.head.users", "2", "groups.trained model.head.users ('2')"),
+    ("groups.trained model.head.NDCG@10", 7, "groups.trained model.head.NDCG@10 (7) should be less than or equal to 1"),
     ("groups.Markov chain", None, "groups.Markov chain is missing"),
     ("analysis.steps", [], "analysis.steps ([])"), ("analysis.map", None, "analysis.map is missing"),
     ("analysis.steps.0.agreement", "much", "analysis.steps.0.agreement ('much')"),
@@ -222,13 +238,13 @@ def test_a_damaged_result_is_one_sentence(told, tmp_path, place, value, part):
 
 
 @pytest.mark.parametrize("text, part", [
-    ("", "cannot be read as JSON"), ('{"schema": 3', "cannot be read as JSON"), ("[3]", "it has no schema"),
+    ("", "cannot be read as JSON"), ('{"schema": 4', "cannot be read as JSON"), ("[3]", "it has no schema"),
     ("3", "it has no schema"), ("null", "it has no schema"), ('{"format": 1}', "it has no schema"),
-    ('{"schema": 3, "seed": NaN}', "cannot be read as JSON (NaN is no finite number)"),
-    ('{"schema": 3, "seed": 1e999}', "cannot be read as JSON (1e999 is no finite number)"),
-    ('{"schema": 3, "seed": ' + "[" * 200_000 + "]" * 200_000 + "}", "cannot be read as JSON"),
-    ('{"schema": 3, "seed": ' + '{"a":' * 200_000 + "1" + "}" * 200_000 + "}", "cannot be read as JSON"),
-    *((f'{{"schema": 3, "machine": {"[" * n}{"]" * n}}}', "damaged: machine ([[[[[") for n in (500, 900)),
+    ('{"schema": 4, "seed": NaN}', "cannot be read as JSON (NaN is no finite number)"),
+    ('{"schema": 4, "seed": 1e999}', "cannot be read as JSON (1e999 is no finite number)"),
+    ('{"schema": 4, "seed": ' + "[" * 200_000 + "]" * 200_000 + "}", "cannot be read as JSON"),
+    ('{"schema": 4, "seed": ' + '{"a":' * 200_000 + "1" + "}" * 200_000 + "}", "cannot be read as JSON"),
+    *((f'{{"schema": 4, "machine": {"[" * n}{"]" * n}}}', "damaged: machine ([[[[[") for n in (500, 900)),
     ('{"schema": ' + "9" * 5000 + "}", "cannot be read as JSON"),
 ])
 def test_what_is_no_result_at_all_is_one_sentence(told, tmp_path, text, part):

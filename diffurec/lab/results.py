@@ -1,7 +1,8 @@
 """Result files: what a run of train.ipynb leaves, one validation of it, and how a directory of them is told apart.
 
 A user's rank is written "12", or "12-15" where the target shares its score with others and can take any of these.
-Schema 2 had the middle of them instead: its "12.5" is read as "12-13".
+Schema 2 had the middle of them instead: its "12.5" is read as "12-13". Schemas 2 and 3 called the model that was trained
+DiffuRec, whichever it was.
 """
 
 import json
@@ -25,11 +26,13 @@ from ..paper import RIVALS, VARIANTS, ModelConfig
 from ..training import TrainConfig
 from .source import READING
 
-SCHEMA = 3
-FORMS = {2: re.compile(r"[1-9][0-9]{0,9}(\.5)?"), 3: re.compile(r"[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})?")}     # of a rank
+SCHEMA = 4
+PLACES = re.compile(r"[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})?")
+FORMS = {2: re.compile(r"[1-9][0-9]{0,9}(\.5)?"), 3: PLACES, 4: PLACES}     # of a rank
 SPLITS = ("validation", "test")
-MODELS = ("most-popular", "Markov chain", "DiffuRec")
-DIFFERENCES = tuple(f"DiffuRec − {name}" for name in MODELS[:2])
+TRAINED = "trained model"       # what a result calls the model of its run, whichever it is
+MODELS = ("most-popular", "Markov chain", TRAINED)
+DIFFERENCES = tuple(f"{TRAINED} − {name}" for name in MODELS[:2])
 METRICS = (*(f"HR@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR")
 # Parameters of a run beside the settings of the two classes. Where it ran (device, files) does not count.
 RUN = ("dataset", *READING, "variant", "settings", "num_steps", "analysis_users", "must_beat_popular")
@@ -99,9 +102,20 @@ def write_result(path: Path, outcome: Mapping[str, Any], ranks: Mapping[str, Arr
     """
     written = {split: " ".join(str(first) if first == last else f"{first}-{last}" for first, last in _pairs(r).tolist())
                for split, r in ranks.items()}
-    text = json.dumps({"schema": SCHEMA, **outcome, "ranks": written}, indent=1, allow_nan=False)
+    text = _text({"schema": SCHEMA, **outcome, "ranks": written})
     _checked(path.name, _parse(text))
     write_atomically(path, text.encode())
+
+
+def _text(value: Any, margin: str = "\n") -> str:
+    """JSON with a line for each entry, but lists of numbers, and objects that hold none but single values, in one line."""
+    inner = margin + " "
+    if isinstance(value, Mapping) and any(isinstance(v, (list, tuple, Mapping)) for v in value.values()):
+        entries = [f"{json.dumps(key)}: {_text(v, inner)}" for key, v in value.items()]
+        return "{" + inner + f",{inner}".join(entries) + margin + "}"
+    if isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value):
+        return "[" + inner + f",{inner}".join(_text(v, inner) for v in value) + margin + "]"
+    return json.dumps(value, allow_nan=False)
 
 
 def _pairs(ranks: ArrayLike) -> np.ndarray:
@@ -127,7 +141,10 @@ def _parse(text: str) -> Any:
             raise ValueError(f"{number} is no finite number")
         return value
 
-    return json.loads(text, parse_float=finite, parse_constant=finite)
+    def renamed(found: dict[str, Any]) -> dict[str, Any]:       # of schemas 2 and 3
+        return {name.replace("DiffuRec", TRAINED): value for name, value in found.items()}
+
+    return json.loads(text, parse_float=finite, parse_constant=finite, object_hook=renamed)
 
 
 def _checked(name: str, content: Any) -> dict[str, Any]:
@@ -136,7 +153,7 @@ def _checked(name: str, content: Any) -> dict[str, Any]:
         raise ValueError(f"{name} is not a result of train.ipynb: it has no schema.")
     if type(content["schema"]) is not int or content["schema"] not in FORMS:
         raise ValueError(f"{name} has schema {short(repr(content['schema']))}, and this version reads "
-                         f"{' and '.join(map(str, FORMS))}.")
+                         f"{min(FORMS)} to {max(FORMS)}.")
     try:
         Result.model_validate(content)
         ranks = {split: _read_ranks(content, split) for split in SPLITS}
@@ -171,9 +188,9 @@ def _check_together(content: dict[str, Any], ranks: dict[str, np.ndarray]) -> No
         # In schema 2 the metrics were those at the middle place: for a tied user they can be another value.
         tolerance = 1e-6 + (float((pairs[:, 0] < pairs[:, 1]).mean()) if content["schema"] == 2 else 0)
         for metric, mean in mean_metrics(pairs).items():
-            found = content["metrics"][split]["DiffuRec"][metric][0]
+            found = content["metrics"][split][TRAINED][metric][0]
             if abs(found - mean) > tolerance:
-                raise ValueError(f"metrics.{split}.DiffuRec.{metric} is {found}, and its ranks give {mean}")
+                raise ValueError(f"metrics.{split}.{TRAINED}.{metric} is {found}, and its ranks give {mean}")
     if content["seed"] != content["parameters"]["seed"]:
         raise ValueError(f"seed is {content['seed']}, and parameters.seed is {content['parameters']['seed']}")
     if analysis := content["analysis"]:

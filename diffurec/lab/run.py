@@ -1,5 +1,7 @@
 """One run of a grid: its lock, its notebook executed by papermill, its files checked and put in place."""
 
+import base64
+import io
 import logging
 import sys
 import time
@@ -13,6 +15,7 @@ import nbformat
 import papermill
 from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
+from PIL import Image
 
 from ..base import places
 from ..data import KNOWN, load_interactions
@@ -279,11 +282,18 @@ def _check_result(result: Path, run: Run) -> None:
 
 
 def _tidy(path: Path) -> None:
-    """Takes papermill's absolute paths, its times and its random cell name out of an executed notebook."""
+    """Takes papermill's absolute paths, its times and its random cell name out of an executed notebook; its figures get a
+    palette, a quarter of the bytes.
+    """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         if "injected-parameters" in cell.metadata.get("tags", ()):
             cell["id"] = "injected-parameters"
+        for output in cell.get("outputs", ()):
+            if png := output.get("data", {}).get("image/png"):
+                small = io.BytesIO()
+                Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(128).save(small, "png", optimize=True)
+                output["data"]["image/png"] = base64.b64encode(small.getvalue()).decode()
     nbformat.write(notebook, path)
