@@ -318,6 +318,19 @@ def test_without_ids_on_both_sides_other_rows_are_refused(run, data, tmp_path, r
     assert evaluate(MostPopular(bare), some_users(bare, 5)) and evaluate(new_model(data), without)      # trained on nothing
 
 
+def test_training_goes_on_with_data_in_the_numbers_of_the_model(run, data, tmp_path, refused):
+    """Read in their own numbers, the other rows would make each item another one: the metric would begin anew."""
+    turned, settings = read(tmp_path, ROWS[::-1], "turned"), TrainConfig(epochs=1, learning_rate=1e-6)
+    assert turned.item_ids != data.item_ids
+    model = load_model(run)
+    assert train(model, turned, settings, log=None).best_metric > 0.8          # 0.12 at the beginning
+    assert model.catalogue.ids == data.item_ids and model.catalogue.titles == data.titles
+    model = load_model(run)
+    with refused("training with data of other rows that have no ids", ValueError, f"{OTHERWISE}they cannot be matched"):
+        train(model, dataclasses.replace(turned, item_ids=None), settings, log=None)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), load_model(run).parameters()))
+
+
 # Checkpoints
 
 def test_a_checkpoint_has_the_ids_and_titles(run, data):

@@ -28,7 +28,7 @@ def as_numbered_by(model: "Model", data: Dataset) -> Dataset:
     if model.num_items != data.num_items:
         raise ValueError(
             f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}; "
-            "evaluate a model on the data it was made for."
+            "use a model with the data it was made for."
         )
     if known.numbering not in (None, data.numbering):
         lacks = [f"the model {'was trained without' if known.known else 'has forgotten its'} item ids"] * (known.ids is None)
@@ -36,7 +36,7 @@ def as_numbered_by(model: "Model", data: Dataset) -> Dataset:
         raise ValueError(
             f"The model was trained on data whose items are numbered otherwise than in the data set {data.name} (other rows or "
             f"ids: numbering {str(known.numbering)[:12]}..., not {data.numbering[:12]}...), and they cannot be matched by ids, "
-            f"because {' and '.join(lacks)}: evaluate it on the data it was trained on; data made from these say so by "
+            f"because {' and '.join(lacks)}: use it with the data it was trained on; data made from these say so by "
             "Dataset(..., numbered_as=data.numbering)."
         )
     return data

@@ -22,6 +22,7 @@ from ..base.seeds import stream_seed
 from ..data.dataset import Dataset
 from ..data.splits import Examples, leave_one_out, length_batches, training_windows
 from ..evaluation import evaluate
+from ..evaluation.numbering import as_numbered_by
 from ..fast import fast_matmul, install, kept_memory, warn_of_emulated_bfloat16
 from ..paper import SequenceModel
 from .checkpoint import COPIES, Checkpoint, CheckpointError, check_settings, shapes, trained_with
@@ -50,6 +51,7 @@ def train(
 ) -> History:
     """Trains in place and returns the History; the model ends with the weights of the best validation NDCG@10.
 
+    A model that was trained before knows its items by their ids: data that number them otherwise are matched, or refused.
     checkpoint: a directory to save to after every epoch, which no other process can use meanwhile. resume=True goes on
     from there if it holds a run of the same settings, data, number of processes and version, else starts; without resume
     a directory that holds a run is refused. `epochs` and `patience` may grow; with fewer than were done nothing more is
@@ -61,8 +63,7 @@ def train(
     """
     device = distributed.start(distributed.choose_device(config.device))
     install(model.to(device))
-    if model.num_items != data.num_items:
-        raise ValueError(f"The model knows {model.num_items} items and the data set {data.name} has {data.num_items}.")
+    data = as_numbered_by(model, data)
     if config.eval_num_steps is not None and model.config.network == "diffurec":
         whole(config.eval_num_steps, "eval_num_steps", most=model.config.num_diffusion_steps)
     examples = leave_one_out(data, "train", model.max_length)
