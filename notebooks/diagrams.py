@@ -1,6 +1,8 @@
-"""The two diagrams of the tutorial: Figure 1 of Li et al. 2023 and Figure 2 of Zolghadr et al. 2024, with the code's names.
+"""The diagrams of the tutorial, with the names of the code.
 
-Both are drawn for a figure of about 10 by 7.6 inches. `python notebooks/diagrams.py docs/model.svg` writes the second.
+Figure 1 of Li et al. 2023 and Figure 2 of Zolghadr et al. 2024 show a whole model; the others show one part or one idea each.
+`python notebooks/diagrams.py docs/model.svg` writes the second. A drawing is 107 units wide, for a figure of 10 inches; its
+height is told to `_frame`.
 """
 
 import sys
@@ -15,6 +17,7 @@ USES = {
     "always": {"color": "black", "linestyle": "-"},
     "training": {"color": "#0072B2", "linestyle": (0, (4, 2))},
     "inference": {"color": "#D55E00", "linestyle": (0, (6, 2, 1, 2))},
+    "validation": {"color": "#009E73", "linestyle": (0, (1, 1.5))},
 }
 COLUMNS = (10, 22.5, 35, 47.5)      # of the positions 1, 2, ..., n
 GREY, HEAVY = "0.93", 2.4
@@ -45,22 +48,33 @@ def _token(ax, x, y, label, use="always", width=7):
     _box(ax, x, y, width, 4, label, use=use, fill=GREY)
 
 
-def _frame(ax):
-    """The empty drawing with its legend."""
-    ax.set(xlim=(0, 107), ylim=(0, 81), aspect="equal")
+def _area(ax, x, y, width, height):
+    """A thin border around what belongs together; its lower left corner is (x, y)."""
+    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.9",
+                                facecolor="none", edgecolor="0.6", linewidth=0.9, zorder=1))
+
+
+def _dots(ax, x, *heights):
+    for y in heights:
+        ax.text(x, y, "…", ha="center", va="center", fontsize=13)
+
+
+def _frame(ax, height, words, **place):
+    """The empty drawing, 107 units wide, with its legend: what a line means, in words."""
+    ax.set(xlim=(0, 107), ylim=(0, height), aspect="equal")
     ax.axis("off")
-    words = {"always": "training and inference", "training": "training only", "inference": "inference only"}
     lines = [Line2D([], [], linewidth=1.5, label=word, **USES[use]) for use, word in words.items()]
-    ax.legend(handles=lines, loc="upper left", bbox_to_anchor=(0.02, 1), fontsize=9, handlelength=3.2)
+    if lines:
+        ax.legend(handles=lines, fontsize=9, handlelength=3.2, **place)
 
 
 def _pipeline(ax, noise, noise_linewidth=1.2):
     """All that the two models share: everything but the middle of `item_distributions`. noise: of the forward process."""
-    _frame(ax)
+    words = {"always": "training and inference", "training": "training only", "inference": "inference only"}
+    _frame(ax, 81, words, loc="upper left", bbox_to_anchor=(0.02, 1))
     for x, i in zip(COLUMNS, ("1", "2", None, "n")):                             # the history, from below
         if i is None:
-            for y in (3, 25.5, 48.5):
-                ax.text(x, y, "…", ha="center", va="center", fontsize=13)
+            _dots(ax, x, 3, 25.5, 48.5)
             continue
         for y, letter in ((3, "i"), (25.5, "e"), (48.5, "z")):
             _token(ax, x, y, f"${letter}_{i}$")
@@ -80,8 +94,7 @@ def _pipeline(ax, noise, noise_linewidth=1.2):
     _arrow(ax, (74, 28.2), (74, 32), use="training")
     _token(ax, 74, 34, "$x_s$")
 
-    ax.add_patch(FancyBboxPatch((2, 30.5), 100, 14.9, boxstyle="round,pad=0,rounding_size=0.9",
-                                facecolor="none", edgecolor="0.6", linewidth=0.9, zorder=1))
+    _area(ax, 2, 30.5, 100, 14.9)
     _note(ax, 101, 31.8, "item_distributions", "right", family="monospace")
     _arrow(ax, (74, 36), (74, 38.5))                                             # x_s + d_s, times lambda
     _box(ax, 94, 40, 14, 5.4, "$d_s$", "step_embedding")
@@ -137,6 +150,151 @@ def draw_diffurecsys(ax):
         _arrow(ax, (x, 44.1), (x, 46.5))
     _arrow(ax, (6.5, 25.5), (4.5, 25.5), (4.5, 42.6), (8.5, 42.6))               # the residual
     _arrow(ax, (62.5, 40), (58.5, 40), (58.5, 36.3), (54.5, 36.3))
+
+
+def draw_leave_one_out(ax):
+    """Notebook 1: three users' sequences by what an item is the target of, and the pairs that the first of them gives."""
+    words = {"always": "in a history only", "training": "target in training",
+             "validation": "target in validation: the last but one", "inference": "target in the test: the last"}
+    _frame(ax, 38, words, loc="lower left", bbox_to_anchor=(0.01, 0.02))
+    first = (3, 8, 1, 7, 2, 9, 4, 6, 5)
+    _note(ax, 3, 36.5, "three users, their items in time order")
+    for y, items in ((32, first), (26.5, (2, 6, 4, 8, 3)), (21, (9, 1, 5, 2, 7, 8, 6))):
+        for place, item in enumerate(items):
+            use = {0: "always", len(items) - 2: "validation", len(items) - 1: "inference"}.get(place, "training")
+            _token(ax, 5 + 5 * place, y, item, use, 4)
+
+    _note(ax, 98.2, 36.5, "target", "center")
+    _note(ax, 90, 36.5, "the first user's pairs: history", "right")
+    for y, last, use in ((32, 1, "training"), (26.5, 2, "training"), (18.5, 6, "training"), (11, 7, "validation"),
+                         (3.5, 8, "inference")):
+        for place, item in enumerate(first[:last]):
+            _token(ax, 88 - 4.2 * (last - 1 - place), y, item, width=3.6)
+        _arrow(ax, (90.5, y), (95.5, y), use=use)
+        _token(ax, 98.2, y, first[last], use, 4)
+    _dots(ax, 88, 22.7)
+    _dots(ax, 98.2, 22.7)
+
+
+def draw_chain(ax):
+    """Notebook 2: the forward process from data to noise, above, and the reverse process back, below."""
+    _frame(ax, 37, {"training": "forward", "inference": "reverse"}, loc="upper right")
+    for x, label in ((6, "$x_0$"), (22, "$x_1$"), (46, "$x_{s-1}$"), (74, "$x_s$"), (101, "$x_T$")):
+        _token(ax, x, 20, label)
+    _dots(ax, 34, 20)
+    _dots(ax, 87.5, 20)
+    for low, high in ((9.5, 18.5), (25.5, 32), (36, 42.5), (49.5, 70.5), (77.5, 85.5), (89.5, 97.5)):
+        _arrow(ax, (low, 21), (high, 21), use="training")
+        _arrow(ax, (high, 19), (low, 19), use="inference")
+    _note(ax, 60, 23.2, r"$q(x_s | x_{s-1}) = \mathcal{N}(\sqrt{a_s}\,x_{s-1},\, b_s I)$", "center", "training")
+    _note(ax, 60, 16.8, r"$p(x_{s-1} | x_s)$", "center", "inference")
+    _arrow(ax, (6, 22), (6, 31), (19, 31), use="training")
+    _box(ax, 37, 31, 36, 5.4, r"$x_s = \sqrt{A_s}\,x_0 + \sqrt{1 - A_s}\,\epsilon$, in one jump", "q_sample", "training")
+    _arrow(ax, (55, 31), (74, 31), (74, 22), use="training")
+    for x, *lines in ((6, "the data", "$A_0 = 1$"), (101, r"$\mathcal{N}(0, I)$", r"$A_T \approx 0$")):
+        for y, line in zip((16, 13.4), lines):
+            _note(ax, x, y, line, "center")
+    _arrow(ax, (74, 18), (74, 9.7), use="inference")                              # the estimate, then the posterior
+    _box(ax, 79, 7, 26, 5.4, r"$\hat{x}_0 = f(x_s, s)$, an estimate", "Denoiser", "inference")
+    _arrow(ax, (66, 7), (59, 7), use="inference")
+    _box(ax, 40, 7, 38, 5.4, r"$x_{s-1} = c_0\,\hat{x}_0 + c_s\,x_s + \sqrt{\mathrm{var}_s}\,\epsilon'$", "posterior",
+         "inference")
+    _arrow(ax, (74, 13), (54, 13), (54, 9.7), use="inference")
+    _arrow(ax, (46, 9.7), (46, 18), use="inference")
+    names = (("$b_s$", "betas"), ("$a_s = 1 - b_s$", "alphas"), (r"$A_s = a_1 a_2 \cdots a_s$", r"alphas\_cumprod"))
+    _note(ax, 21, 1.6, "      ".join(rf"{symbol}:  $\mathtt{{{code}}}$" for symbol, code in names))
+
+
+def draw_item_distributions(ax):
+    """Notebook 3: the noisy target comes to every position of the history, through a lambda of its own; with shapes."""
+    _frame(ax, 37, {})
+    for x, i in zip((13, 30, 41.5, 53), ("1", "2", None, "n")):
+        if i is None:
+            _dots(ax, x - 4, 21, 12, 2.5)
+            continue
+        _token(ax, x - 9, 21, rf"$\lambda_{i}$")
+        _token(ax, x - 9, 12, f"$e_{i}$")
+        for y, sign in ((21, r"$\odot$"), (12, "$+$")):
+            _box(ax, x, y, 3, 3, sign)
+            _arrow(ax, (x - 5.5, y), (x - 1.5, y))
+        _arrow(ax, (67, 33), (x, 33), (x, 22.5))
+        _arrow(ax, (x, 19.5), (x, 13.5))
+        _arrow(ax, (x, 10.5), (x, 4.5))
+        _token(ax, x, 2.5, f"$z_{i}$")
+    _note(ax, 35, 35, "$x_s + d_s$, the same for every position", "center")
+    _box(ax, 68.5, 33, 3, 3, "$+$")
+    _arrow(ax, (73.5, 33), (70, 33))
+    _arrow(ax, (73.5, 27), (68.5, 27), (68.5, 31.5))
+    for y, label, *code in ((33, "$x_s$", "x_s  [B, d]", "q_sample(x_0, t, noise)"),
+                            (27, "$d_s$", "d_s  [B, d]", "step_embedding(t)")):
+        _token(ax, 77, y, label)
+        for above, text in zip((1.1, -1.1), code):
+            _note(ax, 81.5, y + above, text, family="monospace")
+    for y, name, code in ((21, "lambda_", "draw_lambda"), (12, "embedded", "embed_history(histories)"),
+                          (2.5, "z", "item_distributions")):
+        _note(ax, 60, y, f"{name:9}[B, L, d]   {code}", family="monospace")
+
+
+def draw_block(ax):
+    """Notebook 4: `Block`, attention above and the feed-forward below, each with its LayerNorm, dropout and residual."""
+    _frame(ax, 44, {"always": "training and inference", "training": "training only"}, loc="upper right", ncols=2)
+    attention = ("query, key, value   [B, H, L, d/H]", "shares by key_mask  [B, H, L, L]",
+                 "shares @ value      [B, H, L, d/H]", "out                 [B, L, d]")
+    feed_forward = ("Linear d -> 4d      [B, L, 4d]", "GELU                [B, L, 4d]", "Linear 4d -> d      [B, L, d]")
+    for y, what, name, inside in ((29.5, "multi-head attention", "attention", attention),
+                                  (8, "each position alone", "feed_forward", feed_forward)):
+        _token(ax, 5, y, "$x$")
+        _box(ax, 23, y, 17, 5.4, "LayerNorm", f"{name}_norm")
+        lines = (f"{name}: {what}", *inside)
+        _box(ax, 54, y, 35, 2.5 * len(lines) + 2, "")
+        for line, text in enumerate(lines):
+            _note(ax, 38, y + 1.25 * (len(lines) - 1) - 2.5 * line, text, family="monospace")
+        _box(ax, 81, y, 11, 5.4, "dropout", "dropout", "training")
+        _box(ax, 92.5, y, 3, 3, "$+$")
+        _token(ax, 102, y, "$x$")
+        _note(ax, 102, y - 3.3, "[B, L, d]", "center", family="monospace")
+        for low, high in ((8.5, 14.5), (31.5, 36.5), (71.5, 75.5), (86.5, 91), (94, 98.5)):
+            _arrow(ax, (low, y), (high, y))
+        _arrow(ax, (11, y), (11, y + 9), (92.5, y + 9), (92.5, y + 1.5))
+    _arrow(ax, (102, 24.7), (102, 19.5), (5, 19.5), (5, 10))
+
+
+def draw_windows(ax):
+    """Notebook 12: one user's training sequence, cut into windows of at most five items in two epochs."""
+    _frame(ax, 37, {"always": "read", "training": "target"}, loc="lower right", ncols=2)
+    for y, epoch, sizes in ((31, "an epoch", (3, 5, 3)), (14, "another", (5, 5, 1))):
+        _note(ax, 1, y, epoch)
+        first, x = 1, 13
+        for size in sizes:
+            _area(ax, x - 3.4, y - 9.3, 6.6 * size + 0.2, 12.6)
+            for item in range(first, first + size):
+                _token(ax, x, y, f"$i_{{{item}}}$", width=5.4)
+                _arrow(ax, (x, y - 2), (x, y - 4.7), use="training")
+                _token(ax, x, y - 6.7, f"$i_{{{item + 1}}}$", "training", 5.4)
+                x += 6.6
+            first, x = first + size, x + 4
+
+
+def draw_who_sees_whom(ax):
+    """Notebook 12: who sees whom. Four prefixes, each in a pass of its own, and one causal pass over the same items."""
+    _frame(ax, 27, {})
+    _note(ax, 3, 25.5, "each prefix alone, bidirectional: four passes, a target each")
+    _note(ax, 82, 25.5, "causal: one pass, four targets")
+    x = 5
+    for n, causal in ((1, False), (2, False), (3, False), (4, False), (4, True)):
+        x += 3 * causal
+        for query in range(1, n + 1):
+            y = 6.7 + 4.4 * (n - query)
+            _note(ax, x - 2.4, y, query, "right")
+            _note(ax, x + 3.8 * (query - 1), 3.3, query, "center")
+            for key in range(1, n + 1):
+                seen = key <= query or not causal
+                _box(ax, x + 3.8 * (key - 1), y, 3.4, 4, "", fill="0.7" if seen else "white", linewidth=0.8)
+            if query == n or causal:
+                _arrow(ax, (x + 3.8 * n - 1.9, y), (x + 3.8 * n + 1.5, y), use="training")
+                _token(ax, x + 3.8 * n + 3.3, y, f"$i_{query + 1}$", "training", 3.6)
+        x += 3.8 * n + 9.6
+    _note(ax, 3, 0.9, "rows: the position that asks    columns: the position that answers    grey: may be seen")
 
 
 def main(path):
