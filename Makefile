@@ -112,7 +112,7 @@ test-pages: data
 # trained so too. (Three names, because three libraries choose instructions; MKL obeys on Intel's processors alone.)
 # Not in bfloat16: PyTorch asks the processor whether it has it, and oneDNN, told to do without, then refuses.
 AVX2 := runs/avx2
-AVX2_NOTEBOOKS := 04_the_approximator solutions/04_the_approximator
+AVX2_NOTEBOOKS := 05_the_approximator solutions/05_the_approximator
 AS_AVX2 := env ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 test-avx2: data

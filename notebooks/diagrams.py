@@ -206,7 +206,7 @@ def draw_chain(ax):
 
 
 def draw_item_distributions(ax):
-    """Notebook 3: the noisy target comes to every position of the history, through a lambda of its own; with shapes."""
+    """Notebook 4: the noisy target comes to every position of the history, through a lambda of its own; with shapes."""
     _frame(ax, 37, {})
     for x, i in zip((13, 30, 41.5, 53), ("1", "2", None, "n")):
         if i is None:
@@ -236,7 +236,7 @@ def draw_item_distributions(ax):
 
 
 def draw_block(ax):
-    """Notebook 4: `Block`, attention above and the feed-forward below, each with its LayerNorm, dropout and residual."""
+    """Notebook 5: `Block`, attention above and the feed-forward below, each with its LayerNorm, dropout and residual."""
     _frame(ax, 44, {"always": "training and inference", "training": "training only"}, loc="upper right", ncols=2)
     attention = ("query, key, value   [B, H, L, d/H]", "shares by key_mask  [B, H, L, L]",
                  "shares @ value      [B, H, L, d/H]", "out                 [B, L, d]")
@@ -260,7 +260,7 @@ def draw_block(ax):
 
 
 def draw_windows(ax):
-    """Notebook 12: one user's training sequence, cut into windows of at most five items in two epochs."""
+    """Notebook 14: one user's training sequence, cut into windows of at most five items in two epochs."""
     _frame(ax, 37, {"always": "read", "training": "target"}, loc="lower right", ncols=2)
     for y, epoch, sizes in ((31, "an epoch", (3, 5, 3)), (14, "another", (5, 5, 1))):
         _note(ax, 1, y, epoch)
@@ -276,7 +276,7 @@ def draw_windows(ax):
 
 
 def draw_who_sees_whom(ax):
-    """Notebook 12: who sees whom. Four prefixes, each in a pass of its own, and one causal pass over the same items."""
+    """Notebook 14: who sees whom. Four prefixes, each in a pass of its own, and one causal pass over the same items."""
     _frame(ax, 27, {})
     _note(ax, 3, 25.5, "each prefix alone, bidirectional: four passes, a target each")
     _note(ax, 82, 25.5, "causal: one pass, four targets")

@@ -1,6 +1,6 @@
 """What the released codes do and the papers do not say: each quirk alone, as one change to diffurec's classes.
 
-The letters are those of 11_paper_against_code.ipynb. DiffuRec is the code of Li et al. 2023 (WHUIR/DiffuRec),
+The letters are those of 13_paper_against_code.ipynb. DiffuRec is the code of Li et al. 2023 (WHUIR/DiffuRec),
 DiffuRecSys that of Zolghadr et al. 2024 (shararezr/DiffuRecSys). Letters that are not here need no class: (c),
 (d), (h) and (l) are in the module too, (m) is offset_noise="elementwise", (o) is embedding_std=1.0, and (e), (f)
 and (g) are functions in the notebook.

@@ -105,7 +105,7 @@ def test_next_leads_through_all_pages_and_previous_back():
 
 
 @pytest.mark.parametrize("word, page", [
-    ("pixel", "notebooks/07_offset_noise"), ("offset", "notebooks/07_offset_noise"), ("recbol", "data/README"),
+    ("pixel", "notebooks/08_offset_noise"), ("offset", "notebooks/08_offset_noise"), ("recbol", "data/README"),
     ("posterior_coeffici", "docs/api/paper"), ("length_batch", "docs/api/data"),        # stems
 ])
 def test_the_search_knows_words_of_the_pages(word, page):

@@ -58,7 +58,7 @@ def test_it_makes_an_empty_environment_whole(tmp_path):
     class Bare(AsyncKernelManager):
         kernel_spec = KernelSpec(argv=[str(venv / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"])
 
-    cells = [first_cell("notebooks/solutions/05_training_diffurec.ipynb"), """
+    cells = [first_cell("notebooks/solutions/06_training_diffurec.ipynb"), """
 import importlib.metadata, json
 import diffurec, ipywidgets, matplotlib, torch
 found = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "pandas", "matplotlib", "ipywidgets")}
