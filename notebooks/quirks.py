@@ -107,7 +107,7 @@ def cut_into_pieces(data, least, most, count, seed=0):
 
 def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3, trim=False):
     """Trains in place with the fast forms for a fixed number of epochs; histories are padded to max_length, as in the
-    released codes. trim: histories of like lengths share a batch and are padded to its longest, in half the time."""
+    released codes. trim: histories of like lengths share a batch and are padded to its longest."""
     examples = leave_one_out(data, "train", model.max_length)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)                              # order, steps and noise
