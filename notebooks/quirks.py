@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from diffurec import Dataset, DiffuRec, leave_one_out, per_user, tied_ranks
+from diffurec.data import length_batches
 from diffurec.evaluation import crossed_test, least_difference
 from diffurec.fast import install
 from diffurec.paper import Approximator, Attention, Block
@@ -104,17 +105,19 @@ def cut_into_pieces(data, least, most, count, seed=0):
         f"pieces of {data.name}", data.num_items, np.concatenate(drawn), offsets, numbered_as=data.numbering)
 
 
-def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3):
+def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3, trim=False):
     """Trains in place with the fast forms for a fixed number of epochs; histories are padded to max_length, as in the
-    released codes."""
+    released codes. trim: histories of like lengths share a batch and are padded to its longest."""
     examples = leave_one_out(data, "train", model.max_length)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)                              # order, steps and noise
     torch.manual_seed(seed)                                                      # lambda and dropout
     install(model).train()
     for _ in range(epochs):
-        for index in torch.randperm(len(examples), generator=generator).split(batch_size):
-            histories, targets = examples.gather(index, model.max_length)
+        batches = (length_batches(examples.lengths, batch_size, generator) if trim else
+                   torch.randperm(len(examples), generator=generator).split(batch_size))
+        for index in batches:
+            histories, targets = examples.gather(index, int(examples.lengths[index].max()) if trim else model.max_length)
             t = torch.randint(model.diffusion.num_steps, (len(index),), generator=generator)
             noise = model.diffusion.draw_noise((len(index), model.config.hidden_size), generator)
             optimizer.zero_grad(set_to_none=True)
