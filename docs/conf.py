@@ -199,7 +199,7 @@ def hide_fields(app: Sphinx, what: str, name: str, obj: Any, options: Any, signa
 
 # The front page: a card for each page that docs/contents.md names, with its first paragraph and one of its pictures
 PICTURES = {"02_diffusion_from_scratch": 4, "04_items_as_distributions": 4, "05_the_approximator": 5,
-            "07_reverse_and_rounding": 1, "08_offset_noise": 2, "09_cross_attention": 1, "report": 3}
+            "07_reverse_and_rounding": 1, "08_offset_noise": 1, "09_cross_attention": 1, "report": 3}
 
 
 def front(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
