@@ -339,6 +339,14 @@ def test_different_versions_are_named():
                        "difference between them can come from the version."]
 
 
+def test_a_setting_that_an_older_run_does_not_name_had_its_default():
+    newer = {"settings": {"model": {"hidden_size": 8, "dropout_everywhere": False}, "train": {"epochs": 2, "seed": 4}}}
+    runs, _, remarks = label_runs(results_of({}, {"seed": 4, **newer}))
+    assert len(runs) == 2 and remarks == []
+    newer["settings"]["model"]["dropout_everywhere"] = True
+    assert len(label_runs(results_of({}, {"seed": 4, **newer}))[0]) == 1
+
+
 @pytest.mark.parametrize("changes", [
     {"settings": {"model": {"hidden_size": 16}, "train": {"epochs": 2, "seed": 4}}}, {"data": data("c0ffee" * 8, users=4)},
 ])

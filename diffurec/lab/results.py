@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -214,8 +214,10 @@ def read_results(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def setup(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run but for the seed, the device and what makes a variant or a rival."""
-    both = run["settings"]["model"] | run["settings"]["train"]
+    """The settings of a run but for the seed, the device and what makes a variant or a rival; a setting that is younger than
+    the run has its default, which is off.
+    """
+    both = asdict(ModelConfig()) | asdict(TrainConfig()) | run["settings"]["model"] | run["settings"]["train"]
     return {k: v for k, v in both.items() if k not in ("seed", "device", *MAKING)}
 
 
