@@ -58,7 +58,7 @@ class ModelConfig(Config):
     """DiffuRec's architecture and diffusion [1]; the defaults are its settings but for `embedding_std`. Those of the
     diffusion say nothing to another `network`.
 
-    The released code draws item embeddings with standard deviation 1, so that the loss starts at 40-50 and many
+    The released code draws item embeddings with standard deviation 1, so that the loss starts above 40 and many
     epochs go into undoing it. 0.1 starts near ln(num_items) and trains well.
     """
 
