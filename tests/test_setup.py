@@ -12,6 +12,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from diffurec import load_dataset
+from diffurec import crossed_test, load_dataset, per_user, read_results
 from diffurec.base import places
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -449,19 +450,50 @@ def test_every_link_to_a_file_leads_to_one(path):
     assert not missing
 
 
-def test_the_readme_is_short_and_its_finding_is_what_the_result_files_say():
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    runs = [json.loads(path.read_text()) for path in sorted((ROOT / "reports" / "published").glob("amazon-toys_*.json"))]
-    ndcg = [100 * run["metrics"]["test"]["trained model"]["NDCG@10"][0] for run in runs]
-    counted = json.loads((ROOT / "reports" / "counting" / "amazon-toys.json").read_text())
-    best = 100 * counted["metrics"]["test"]["best counting"]["NDCG@10"][0]
-    known = pandas.read_csv(ROOT / "data" / "published.csv").query(
-        "dataset == 'amazon-toys' and model == 'DiffuRec' and kind == 'published' and split == 'test'")
-    mean, sd = statistics.mean(ndcg), statistics.stdev(ndcg)
-    assert (counted["chosen"]["model"], counted["chosen"]["length"], len(counted["trials"])) == ("MarkovChain", 4, 52)
+def of_seeds(grid, dataset, variant="baseline"):
+    """{seed: result} of the runs of a grid."""
+    return {run["seed"]: run for run in read_results(ROOT / "reports" / grid)[0]
+            if (run["data"]["name"], run["parameters"]["variant"]) == (dataset, variant)}
+
+
+def ndcg_at_10(result, model="trained model"):
+    return 100 * result["metrics"]["test"][model]["NDCG@10"][0]
+
+
+def readme():
+    return " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
+def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
-    assert f"test NDCG@10 of {best:.2f} % on amazon-toys" in text and len(runs) == 3
-    assert f"with three seeds, has {mean:.2f} ± {sd:.2f} %, and {known['NDCG@10'].item():.2f} % is published" in text
+
+
+@pytest.mark.parametrize("dataset, grid", [
+    ("ml-100k", "baselines-small"), ("amazon-beauty", "baselines-paper"), ("amazon-toys", "baselines-paper")])
+def test_the_readme_says_of_the_diffusion_what_the_result_files_say(dataset, grid):
+    base, without = of_seeds(grid, dataset), of_seeds(grid, dataset, "without-diffusion")
+    seeds = sorted(base.keys() & without.keys())
+    ranks = [[per_user(runs[seed]["ranks"]["test"])["NDCG@10"] for seed in seeds] for runs in (without, base)]  # [2][S][U]
+    found = crossed_test(100 * (np.array(ranks[0]) - np.array(ranks[1])))
+    assert found.low < 0 < found.high                                            # "not told apart"
+    assert f"{dataset} {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}] ({len(seeds)} seeds)" in readme().replace("−", "-")
+
+
+@pytest.mark.parametrize("dataset, files, counting, known", [
+    ("amazon-toys", "published/amazon-toys_*", "has {counting}; DiffuRec", "with three seeds, {model}, and {published} is published"),
+    ("ml-1m", "baselines-paper/ml-1m_baseline_*", "The best counting has {counting},",
+     "with three seeds, has {model}. The best counting has {counting}, a public log of the released code {rerun}, and {published}")])
+def test_the_readme_says_of_accuracy_what_the_result_files_say(dataset, files, counting, known):
+    ndcg = [ndcg_at_10(json.loads(path.read_text())) for path in (ROOT / "reports").glob(f"{files}.json")]
+    counted = json.loads((ROOT / "reports" / "counting" / f"{dataset}.json").read_text())
+    table = pandas.read_csv(ROOT / "data" / "published.csv").query("dataset == @dataset and model == 'DiffuRec' and split == 'test'")
+    numbers = {
+        "model": f"{statistics.mean(ndcg):.2f} ± {statistics.stdev(ndcg):.2f}", "counting": f"{ndcg_at_10(counted, 'best counting'):.2f}",
+        "published": table.query("kind == 'published'")["NDCG@10"].item(), "rerun": table.query("kind == 'rerun by others'")["NDCG@10"].iloc[0],
+    }
+    assert len(ndcg) == 3 and len(counted["trials"]) == 52
+    assert dataset == "ml-1m" or (counted["chosen"]["model"], counted["chosen"]["length"]) == ("MarkovChain", 4)
+    assert counting.format(**numbers) in readme() and known.format(**numbers) in readme()
 
 
 def test_the_readmes_drawing_is_what_the_program_draws(tmp_path):
