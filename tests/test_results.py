@@ -10,8 +10,8 @@ import pytest
 from diffurec import ModelConfig, TrainConfig, mean_metrics
 from diffurec.lab import file_digest
 from diffurec.lab.results import (
-    DIFFERENCES, METRICS, MODELS, RUN, SCHEMA, SPLITS, TRAINED, Result, label_runs, read_result, read_results, run_parameters,
-    write_result,
+    DIFFERENCES, METRICS, MODELS, RUN, SCHEMA, SPLITS, TRAINED, Result, label_runs, paired_by_seed, read_result, read_results,
+    run_parameters, write_result,
 )
 
 RANKS = {"validation": [[1, 1], [12, 15], [100005, 100006]], "test": [[2, 2], [1, 1], [3706, 3706]]}
@@ -281,6 +281,16 @@ def test_the_digest_of_a_file_tells_that_it_has_changed(tmp_path):
 
 
 # Which run a result is
+
+def test_runs_are_paired_by_their_seeds_and_users():
+    def run(first, checksum="a"):
+        return {"data": {"checksum": checksum}, "ranks": {"test": np.array([[first, first], [20, 20]])}}
+
+    seeds, apart = paired_by_seed({2: run(1), 0: run(30), 5: run(1)}, {0: run(1), 2: run(11)}, "HR@10")
+    assert seeds == [0, 2] and apart.tolist() == [[-1, 0], [1, 0]]
+    with pytest.raises(ValueError, match="results of seed 0 are not of the same data"):
+        paired_by_seed({0: run(1)}, {0: run(1, "b")}, "HR@10")
+
 
 def results_of(*outcomes):
     return [{**make_outcome(**outcome), "file": f"{number}.json"} for number, outcome in enumerate(outcomes)]

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, conlist
 
 from ..base.files import write_atomically
 from ..base.records import Record, fault, record, short
-from ..evaluation.metrics import CUTOFFS, mean_metrics
+from ..evaluation.metrics import CUTOFFS, mean_metrics, per_user
 from ..paper import RIVALS, VARIANTS, ModelConfig
 from ..training import TrainConfig
 from .source import READING
@@ -211,6 +211,22 @@ def read_results(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
         except ValueError as error:
             problems.append(str(error))
     return results, problems
+
+
+def paired_by_seed(
+    mine: Mapping[int, Mapping[str, Any]], base: Mapping[int, Mapping[str, Any]], metric: str
+) -> tuple[list[int], NDArray[np.float64]]:
+    """(the seeds that both have, the test metric of `mine` minus that of `base` for each of them and each user [S, U]).
+
+    mine, base: {seed: result} of two models. ValueError if a seed's two results are not of the same data.
+    """
+    seeds, rows = sorted(mine.keys() & base.keys()), []
+    for seed in seeds:
+        if mine[seed]["data"]["checksum"] != base[seed]["data"]["checksum"]:
+            raise ValueError(f"The two results of seed {seed} are not of the same data, so that their users cannot be paired.")
+        values, others = (per_user(run[seed]["ranks"]["test"])[metric] for run in (mine, base))
+        rows.append(values - others)
+    return seeds, np.array(rows)
 
 
 def setup(run: Mapping[str, Any]) -> dict[str, Any]:
