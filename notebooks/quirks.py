@@ -127,15 +127,16 @@ def fit(model, data, seed, epochs, batch_size=128, learning_rate=5e-3, trim=Fals
 
 
 @torch.no_grad()
-def test_ranks(model, data, seed=0):
-    """First and last places of the test targets [U, 2] by one reverse step, histories padded; (b) ranks index 0 too."""
-    examples = leave_one_out(data, "test", model.max_length)
-    histories, targets = examples.gather(torch.arange(len(examples)), model.max_length)
-    x_0 = model.predict(histories, num_steps=1, generator=torch.Generator().manual_seed(seed))
+def test_ranks(model, data, seed=0, num_steps=1):
+    """First and last places of the test targets [U, 2], histories padded, nothing dropped; (b) ranks index 0 too."""
+    model.eval()
+    examples = leave_one_out(data, "test", model.max_length).to(model.device)
+    histories, targets = examples.gather(torch.arange(len(examples), device=model.device), model.max_length)
+    x_0 = model.predict(histories, num_steps, torch.Generator(model.device).manual_seed(seed))
     ranks = tied_ranks(model, x_0, targets)
     if isinstance(model, ZeroIsAnItem):
         ranks += (x_0 @ model.item_embedding.weight[0] > (x_0 * model.item_embedding(targets)).sum(1)).unsqueeze(1)
-    return ranks.numpy()
+    return ranks.cpu().numpy()
 
 
 def fitted_ranks(make, data, seeds=(0, 1, 2)):
