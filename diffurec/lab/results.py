@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, conl
 
 from ..base.files import write_atomically
 from ..base.records import Record, fault, record, short
+from ..data.splits import Split
 from ..evaluation.metrics import CUTOFFS, mean_metrics, per_user
 from ..paper import RIVALS, VARIANTS, ModelConfig
 from ..training import TrainConfig
@@ -214,9 +215,9 @@ def read_results(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def paired_by_seed(
-    mine: Mapping[int, Mapping[str, Any]], base: Mapping[int, Mapping[str, Any]], metric: str
+    mine: Mapping[int, Mapping[str, Any]], base: Mapping[int, Mapping[str, Any]], metric: str, split: Split = "test"
 ) -> tuple[list[int], NDArray[np.float64]]:
-    """(the seeds that both have, the test metric of `mine` minus that of `base` for each of them and each user [S, U]).
+    """(the seeds that both have, the metric of `mine` minus that of `base` for each of them and each user [S, U]).
 
     mine, base: {seed: result} of two models. ValueError if a seed's two results are not of the same data.
     """
@@ -224,7 +225,7 @@ def paired_by_seed(
     for seed in seeds:
         if mine[seed]["data"]["checksum"] != base[seed]["data"]["checksum"]:
             raise ValueError(f"The two results of seed {seed} are not of the same data, so that their users cannot be paired.")
-        values, others = (per_user(run[seed]["ranks"]["test"])[metric] for run in (mine, base))
+        values, others = (per_user(run[seed]["ranks"][split])[metric] for run in (mine, base))
         rows.append(values - others)
     return seeds, np.array(rows)
 
