@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 from diffurec import crossed_test, load_dataset, read_results
 from diffurec.base import places
 from diffurec.lab import paired_by_seed, setup
+from diffurec.lab.grids import read_grid
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -507,17 +508,28 @@ def test_the_readme_says_of_the_dropouts_what_the_result_files_say():
     ("amazon-toys", "published/amazon-toys_*",
      ["has {counting}; DiffuRec", "with five seeds, {model}, and {published} is published"]),
     ("ml-1m", "baselines-paper/ml-1m_baseline_*",
-     ["three seeds, has {model}", "counting has {counting}, a public log of the released code {rerun}, and {published} is"])])
+     ["three seeds, has {model}, and SASRec at the same settings {sasrec}.",
+      "counting has {counting}, a public log of the released code {rerun}, and {published} is"])])
 def test_the_readme_says_of_accuracy_what_the_result_files_say(dataset, files, sentences):
-    ndcg = [ndcg_at_10(json.loads(path.read_text())) for path in (ROOT / "reports").glob(f"{files}.json")]
+    ndcg, sasrec = ([ndcg_at_10(json.loads(path.read_text())) for path in (ROOT / "reports").glob(f"{found}.json")]
+                    for found in (files, files.replace("_baseline_", "_sasrec_")))
     counted = json.loads((ROOT / "reports" / "counting" / f"{dataset}.json").read_text())
     table = pandas.read_csv(ROOT / "data" / "published.csv").query(
         "dataset == @dataset and model == 'DiffuRec' and split == 'test'").groupby("kind")["NDCG@10"].first()
-    numbers = {"model": f"{statistics.mean(ndcg):.2f} ± {statistics.stdev(ndcg):.2f}", "published": table["published"],
+    numbers = {"model": f"{statistics.mean(ndcg):.2f} ± {statistics.stdev(ndcg):.2f}",
+               "sasrec": f"{statistics.mean(sasrec):.2f} ± {statistics.stdev(sasrec):.2f}", "published": table["published"],
                "rerun": table["rerun by others"], "counting": f"{ndcg_at_10(counted, 'best counting'):.2f}"}
-    assert len(ndcg) == {"amazon-toys": 5, "ml-1m": 3}[dataset] and len(counted["trials"]) == 52
+    assert len(ndcg) == len(sasrec) == {"amazon-toys": 5, "ml-1m": 3}[dataset] and len(counted["trials"]) == 52
     assert dataset == "ml-1m" or (counted["chosen"]["model"], counted["chosen"]["length"]) == ("MarkovChain", 4)
     assert all(sentence.format(**numbers) in readme() for sentence in sentences)
+
+
+@pytest.mark.parametrize("variant", ["baseline", "without-diffusion", "sasrec", "gru4rec"])
+def test_the_tuned_grid_has_the_settings_that_validation_chose(variant):
+    trials = [run for run in read_results(ROOT / "reports" / "search-small")[0] if run["parameters"]["variant"] == variant]
+    best = max(trials, key=lambda run: run["metrics"]["validation"]["trained model"]["NDCG@10"][0])
+    chosen = read_grid("baselines-tuned").special[variant]
+    assert len(trials) == 16 and chosen == {name: best["parameters"][name] for name in chosen} and len(chosen) == 4
 
 
 def test_the_readmes_drawing_is_what_the_program_draws(tmp_path):
