@@ -490,6 +490,17 @@ def test_the_readme_says_of_ml_1m_what_the_result_files_say():
     assert f"behind on the test, by {test[1]}, and level on validation, {validation[1]}" in readme().replace("−", "-")
 
 
+def test_the_readme_says_of_the_tuned_rivals_what_the_result_files_say():
+    base, sasrec, gru4rec = (of_seeds("baselines-tuned", "ml-100k", variant) for variant in ("baseline", "sasrec", "gru4rec"))
+    ahead = [changed_by(rival, base, "NDCG@10") for rival in (sasrec, gru4rec)]
+    reached = [ndcg_at_10(run) for run in gru4rec.values()]
+    mean_sd = f"{statistics.mean(reached):.2f} ± {statistics.stdev(reached):.2f}"
+    counted = json.loads((ROOT / "reports" / "counting" / "ml-100k.json").read_text())
+    assert min(found.low for found, _ in ahead) > 0 and counted["chosen"]["model"] == "NearestItems"
+    assert (f"SASRec changes DiffuRec's number by {ahead[0][1]}, GRU4Rec by {ahead[1][1]}, to {mean_sd}. "
+            f"Nearest items, which only count, have {ndcg_at_10(counted, 'best counting'):.2f}.") in readme()
+
+
 def test_the_readme_says_of_the_dropouts_what_the_result_files_say():
     with_22, with_10 = of_seeds("released-code", "amazon-beauty"), of_seeds("baselines-paper", "amazon-beauty")
     assert all(setup(with_22[seed]) == setup(with_10[seed]) | {"dropout_everywhere": True} for seed in with_22)
