@@ -614,7 +614,7 @@ def test_the_grids_of_the_repository_can_be_read():
         assert (grid.name, bool(grid.title)) == (path.stem, True)
         cells[grid.name] = grids.expand(grid, defaults, Path("out"))
     assert [cell.name for cell in cells["published"]] == [
-        f"{dataset}_seed-{seed}" for dataset in ("amazon-toys", "amazon-beauty") for seed in range(3)]
+        f"{dataset}_seed-{seed}" for dataset in ("amazon-toys", "amazon-beauty") for seed in range(5)]
 
 
 def test_two_cells_at_once_and_one_that_fails(lab, monkeypatch, capsys):
