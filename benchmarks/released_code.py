@@ -22,7 +22,6 @@ from diffurec.base.files import write_atomically
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "notebooks"))
 import quirks
 
-METRICS = ("HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20")
 STEPS = {                   # each has the changes of those before it
     "as the paper": "dropouts after each sublayer, keys masked, index 0 no item",
     "dropouts": "(i) dropouts in all its 22 places",
@@ -56,16 +55,6 @@ def new_model(step: str, num_items: int, seed: int) -> DiffuRec:
     return model
 
 
-def kept_by_any(log: list[dict]) -> int:
-    """(f): the last epoch at which any of six validation metrics rose above its best so far."""
-    best, kept = dict.fromkeys(METRICS, 0.0), 0
-    for entry in (e for e in log if e["validation"]):
-        rose = [m for m in METRICS if entry["validation"][m] > best[m]]
-        best |= {m: entry["validation"][m] for m in rose}
-        kept = entry["epoch"] if rose else kept
-    return kept
-
-
 def evaluations(model: DiffuRec, data, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """(what is changed, places of the test targets [U, 2]), each with the changes of those before it."""
     yield "one reverse step", quirks.test_ranks(model, data, seed)
@@ -88,7 +77,7 @@ def run(step: str, seed: int, device: str) -> dict:
 
     history = train(model, data, config, log=after_epoch)
     test = {name: mean_metrics(ranks) for name, ranks in evaluations(model, data, seed)}
-    kept = kept_by_any(history.log)
+    kept = quirks.kept_by_any(history.log)
     model.load_state_dict(weights[kept])
     test["(f) kept by any"] = mean_metrics(quirks.test_ranks(model, data, seed, num_steps=None))
     machine = torch.cuda.get_device_name() if model.device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"

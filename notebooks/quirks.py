@@ -2,7 +2,7 @@
 
 The letters are those of 13_paper_against_code.ipynb. DiffuRec is the code of Li et al. 2023 (WHUIR/DiffuRec),
 DiffuRecSys that of Zolghadr et al. 2024 (shararezr/DiffuRecSys). Letters that are not here need no class: (c),
-(d), (h) and (l) are in the module too, (m) is offset_noise="elementwise", (o) is embedding_std=1.0, and (e), (f)
+(d), (h) and (l) are in the module too, (m) is offset_noise="elementwise", (o) is embedding_std=1.0, and (e)
 and (g) are functions in the notebook.
 """
 
@@ -87,6 +87,19 @@ def switch_on(letter, model):
         model.item_embedding.padding_idx = None  # so that it gets a gradient as an input
         torch.nn.init.normal_(model.item_embedding.weight.data[0], std=model.config.embedding_std)
     return model
+
+
+METRICS = ["HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20"]
+
+
+def kept_by_any(log):
+    """(f) DiffuRec: the last epoch at which any of six validation metrics rose above its best so far."""
+    best, kept = dict.fromkeys(METRICS, 0.0), None
+    for entry in (e for e in log if e["validation"]):
+        rose = [m for m in METRICS if entry["validation"][m] > best[m]]
+        best |= {m: entry["validation"][m] for m in rose}
+        kept = entry["epoch"] if rose else kept
+    return kept
 
 
 def cut_into_pieces(data, least, most, count, seed=0):
