@@ -311,6 +311,16 @@ def test_any_axis_of_a_grid_tells_runs_apart():
     assert missing == {("random", "laptop, epochs = 9", "baseline", seed) for seed in (0, 1)} and remarks == []
 
 
+def test_what_all_runs_of_a_data_set_and_settings_share_is_not_in_their_label():
+    """As in a grid that gives one data set other epochs: [with.ml-1m]."""
+    own = [("a", 2, 0.1), ("b", 9, 0.1), ("b", 9, 0.2)]
+    runs, _, remarks = label_runs(results_of(*(
+        {"parameters": {"dataset": name, "epochs": epochs, "learning_rate": rate}} for name, epochs, rate in own)))
+    assert [", ".join(key[:2]) for key in runs] == [
+        "a, laptop", "b, laptop, learning_rate = 0.1", "b, laptop, learning_rate = 0.2"]
+    assert remarks == []
+
+
 def test_runs_that_differ_in_the_four_alone_have_no_more_in_their_label():
     outcomes = [{"seed": seed, "parameters": {"variant": variant}}
                 for variant in ("baseline", "diffurecsys") for seed in (0, 1)]

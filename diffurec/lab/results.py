@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -243,14 +244,18 @@ def label_runs(
 ) -> tuple[dict[Key, dict[str, Any]], set[Key], list[str]]:
     """({key: result}, {keys of planned runs that are not there}, remarks) for the results of one directory.
 
-    A key is (dataset, settings, variant, seed). Other parameters in which the runs differ stand behind the settings, as
-    in "laptop, hidden_size = 64"; behind a data set that was not the same in all of them its checksum's beginning. Who
-    pairs runs by their keys pairs no different data and no different settings. planned: the parameters of the grid's
-    runs. remarks: a sentence on each result that is left out, and on data and versions that are mixed.
+    A key is (dataset, settings, variant, seed). Other parameters in which runs of one data set and settings differ stand
+    behind the settings, as in "laptop, hidden_size = 64"; behind a data set that was not the same in all of them its
+    checksum's beginning. Who pairs runs by their keys pairs no different data and no different settings. planned: the
+    parameters of the grid's runs. remarks: a sentence on each result that is left out, and on data and versions that are
+    mixed.
     """
     everything = [READING | dict(p) for p in (*planned, *(r["parameters"] for r in results))]
-    values = {name: {p.get(name) for p in everything} for name in sorted({name for p in everything for name in p})}
-    telling = [name for name in values if name not in KEY and len(values[name]) > 1]
+    together: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for p in everything:
+        together.setdefault((p["dataset"], p["settings"]), []).append(p)
+    telling = {group: sorted(name for name in {*chain.from_iterable(of_group)}.difference(KEY)
+                             if len({p.get(name) for p in of_group}) > 1) for group, of_group in together.items()}
     checksums: dict[str, Counter[str]] = {}
     for run in results:
         checksums.setdefault(run["parameters"]["dataset"], Counter())[run["data"]["checksum"]] += 1
@@ -259,7 +264,7 @@ def label_runs(
     def key(parameters: Mapping[str, Any], checksum: str | None = None) -> Key:
         parameters = READING | dict(parameters)
         dataset, settings, variant, seed = (parameters[name] for name in KEY)
-        more = [f"{name} = {parameters[name]}" for name in telling if parameters.get(name) not in (None, "")]
+        more = [f"{name} = {parameters[name]}" for name in telling[dataset, settings] if parameters.get(name) not in (None, "")]
         if checksum and dataset in mixed:
             dataset += f" ({checksum[:8]})"
         return dataset, ", ".join([settings, *more]), variant, seed
