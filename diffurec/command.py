@@ -91,7 +91,7 @@ def _copy(options: argparse.Namespace) -> int:
             (directory / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(MATERIAL / file, directory / file)
     except OSError as error:
-        print(f"Cannot copy to {directory} ({error.strerror}); choose a directory that can be written to, with 10 MB left.",
+        print(f"Cannot copy to {directory} ({error.strerror}); choose a directory that can be written to, with 50 MB left.",
               file=sys.stderr)
         return 2
     print(f"{len(files)} files are in {directory}: open {directory / 'notebooks'} in JupyterLab.")

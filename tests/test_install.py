@@ -103,7 +103,7 @@ def test_nothing_is_copied_over_what_is_there(tmp_path, capsys, told):
         said, errors = capsys.readouterr()
         assert said == "" and errors == (
             f"{there} is there already, so nothing was copied; choose another directory.\n" if there else
-            f"Cannot copy to {directory} (Not a directory); choose a directory that can be written to, with 10 MB left.\n")
+            f"Cannot copy to {directory} (Not a directory); choose a directory that can be written to, with 50 MB left.\n")
         told(f"`copy` to {what}", errors)
     assert (mine / "notebooks" / "so_far.py").read_text() == "# mine" and not (mine / "notebooks" / "quirks.py").exists()
 

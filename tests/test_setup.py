@@ -12,6 +12,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
+import nbformat
 import pandas
 import pytest
 import yaml
@@ -66,6 +67,10 @@ def test_the_wheel_has_every_room_and_what_is_copied():
     assert all(list(ROOT.glob(pattern)) for pattern in places.CARRIED)
     carried = {path for pattern in places.CARRIED for path in ROOT.glob(pattern)}
     assert set(NOTEBOOKS) <= carried
+    read = "\n".join(c.source for path in NOTEBOOKS for c in nbformat.read(path, 4).cells if c.cell_type == "code")
+    grids = {path.parent.name for path in (ROOT / "reports").glob("*/*.json")}
+    assert {grid for grid in grids if re.search(rf"(?<!\" / )[\"/]{grid}[\"/]", read)} == {
+        path.parent.name for path in carried if "reports" in path.parts}
 
 
 DISTRIBUTIONS = packages_distributions()       # of each importable name
@@ -450,10 +455,11 @@ def test_every_link_to_a_file_leads_to_one(path):
     assert not missing
 
 
-def of_seeds(grid, dataset, variant="baseline"):
-    """{seed: result} of the runs of a grid."""
+def of_seeds(grid, dataset, variant="baseline", settings=None):
+    """{seed: result} of the runs of a grid, at all settings or at those named."""
     return {run["seed"]: run for run in read_results(ROOT / "reports" / grid)[0]
-            if (run["data"]["name"], run["parameters"]["variant"]) == (dataset, variant)}
+            if (run["data"]["name"], run["parameters"]["variant"]) == (dataset, variant)
+            and settings in (None, run["parameters"]["settings"])}
 
 
 def changed_by(mine, base, metric, split="test"):
@@ -499,6 +505,26 @@ def test_the_readme_says_of_the_tuned_rivals_what_the_result_files_say():
     assert min(found.low for found, _ in ahead) > 0 and counted["chosen"]["model"] == "NearestItems"
     assert (f"SASRec changes DiffuRec's number by {ahead[0][1]}, GRU4Rec by {ahead[1][1]}, to {mean_sd}. "
             f"Nearest items, which only count, have {ndcg_at_10(counted, 'best counting'):.2f}.") in readme()
+
+
+def test_the_readme_says_of_the_extensions_what_the_result_files_say():
+    cross, base = (of_seeds("paper-causal", "amazon-beauty", variant, "zolghadr2024")
+                   for variant in ("cross-attention", "baseline"))
+    change, said = changed_by(cross, base, "NDCG@10")
+    table = pandas.read_csv(ROOT / "data" / "published.csv").query(
+        "dataset == 'amazon-beauty' and split == 'test' and kind == 'published'").set_index("model")["NDCG@10"]
+    printed = table["DiffuRec + cross-attention (V1)"] - table["DiffuRec"]
+    offset, plain = (of_seeds("ablation-small", "ml-100k", variant) for variant in ("offset-noise", "baseline"))
+    alike = [(offset[seed]["ranks"]["test"] == plain[seed]["ranks"]["test"]).all(1).mean() for seed in plain]
+    assert change.low < 0 < change.high                                          # "not told apart"
+    assert f"changes DiffuRec's number by {said}, where {printed:+.2f} is published" in readme().replace("−", "-")
+    assert f"at least {int(100 * min(alike))} % of the users' test items keep their rank ({len(alike)} seeds)" in readme()
+
+
+def test_the_runs_that_two_grids_share_are_the_same():
+    shared = sorted((ROOT / "reports" / "paper-causal").glob("*_li2023_baseline_*.json"))
+    others = [ROOT / "reports" / "baselines-paper" / path.name.replace("_li2023", "") for path in shared]
+    assert shared and [path.read_bytes() for path in shared] == [path.read_bytes() for path in others]
 
 
 def test_the_readme_says_of_the_dropouts_what_the_result_files_say():

@@ -13,7 +13,9 @@ MATERIAL = PACKAGE / "material" if INSTALLED else ROOT
 CARRIED = (
     "notebooks/*.ipynb", "notebooks/*.py", "notebooks/style.mplstyle", "notebooks/sanitize.cfg",
     "notebooks/solutions/*.ipynb", "notebooks/experiments/*.ipynb", "notebooks/experiments/grids/*.toml",
-    "reports/*/*.json", "data/published.csv",
+    "reports/ablation-small/*.json", "reports/baselines-*/*.json", "reports/counting/*.json", "reports/deltas-small/*.json",
+    "reports/forms-small/*.json", "reports/initial-scale/*.json", "reports/paper-causal/*.json", "reports/published/*.json",
+    "reports/search-small/*.json", "data/published.csv",
 )
 NOTEBOOK = MATERIAL / "notebooks" / "experiments" / "train.ipynb"
 REPORT = MATERIAL / "notebooks" / "experiments" / "report.ipynb"
