@@ -1,6 +1,7 @@
 """The report of a grid, executed on results that are made up: any axis, mixed data, hostile files, one correction."""
 
 import json
+import re
 
 import nbformat
 import numpy as np
@@ -37,10 +38,11 @@ def report(tmp_path_factory):
             write(directory, f"{variant}-{width}", better, variant=variant, hidden_size=width)
     write(directory, "twice", variant="baseline", hidden_size=64)
     write(directory, "changed", 50, checksum="b" * 64, variant="cross-attention", version="0.1.0")
-    for seed, better in enumerate([10, 12, 9]):
-        for variant, more in (("baseline", 0), ("cross-attention", 20 + seed)):
-            write(directory, f"toys-{variant}-{seed}", better + more, seed=seed, dataset="amazon-toys", settings="zolghadr2024",
-                  variant=variant)
+    for settings, of_seed, gain in (("li2023", [8, 9, 10], [6, 6, 6]), ("zolghadr2024", [10, 12, 9], [20, 21, 22])):
+        for seed, better in enumerate(of_seed):
+            for variant, more in (("baseline", 0), ("cross-attention", gain[seed])):
+                write(directory, f"toys-{settings}-{variant}-{seed}", better + more, seed=seed, dataset="amazon-toys",
+                      settings=settings, variant=variant)
     (directory / "hostile.json").write_text("[" * 100_000)
     (directory / "null.json").write_text('{"schema": 4, "metrics": null}')
     grid = directory / "grid.toml"
@@ -64,8 +66,8 @@ def test_files_that_cannot_be_used_and_runs_that_do_not_fit_are_named(report):
     saying(report, "hostile.json cannot be read as JSON", "null.json is damaged: ",
            "baseline-64.json and twice.json are of the same run; baseline-64.json is used.",
            "own$^$.csv: its data were not the same (checksums aaaaaaaa in 7 runs, bbbbbbbb in 1 runs)",
-           "different versions of diffurec, 0.1.0 (1), 0.2.0 (12)",
-           "12 runs by diffurec 0.2.0 on a laptop\n1 runs by diffurec 0.1.0 on a laptop")
+           "different versions of diffurec, 0.1.0 (1), 0.2.0 (18)",
+           "18 runs by diffurec 0.2.0 on a laptop\n1 runs by diffurec 0.1.0 on a laptop")
 
 
 def test_runs_are_paired_within_their_data_and_settings_and_all_p_corrected_together(report):
@@ -73,21 +75,29 @@ def test_runs_are_paired_within_their_data_and_settings_and_all_p_corrected_toge
     plain = "laptop, epochs = 2"            # the grid asks for the notebook's own number
     assert set(map(tuple, index)) == {
         (metric, *rest) for metric in ("HR@10", "NDCG@10") for rest in (
-            ("amazon-toys", "zolghadr2024", "cross-attention"),          # all of its runs have the same epochs
+            *(("amazon-toys", settings, "cross-attention") for settings in ("li2023", "zolghadr2024")),  # one number of epochs
             *(("own$^$.csv (aaaaaaaa)", plain + more, variant) for more in ("", ", hidden_size = 64")
               for variant in ("diffurecsys", "offset-noise")))}
-    assert len(raw) == 10 and min(raw) < 0.05 / 10 < max(raw) < 0.05
-    assert corrected == pytest.approx([min(1, 10 * p) for p in raw])
+    assert len(raw) == 12 and min(raw) < 0.05 / 12 < max(raw) < 0.05
+    assert corrected == pytest.approx([min(1, 12 * p) for p in raw])
     said = saying(report, "of the grid's 1 runs are here.")
-    first, second, third = (line for line in said.splitlines() if "from DiffuRec" in line)
+    _, first, second, third = (line for line in said.splitlines() if "from DiffuRec" in line)
     assert "Published: DiffuRec 4.77, + cross-attention 5.53." in first and "DiffuRec 17.22 ± 2.55" in first
-    for line in (second, third):            # 8 of 60 users are a p of 0.008, of 0.08 among ten rows
+    for line in (second, third):            # 8 of 60 users are a p of 0.008, of 0.1 among twelve rows
         assert "(over users alone, one seed): + offset noise better (p = " in line and "DiffuRecSys better" not in line
     assert "One seed was run" not in said and "have been found with a probability of" in said
 
 
 def test_a_section_stands_where_there_is_something_to_say(report):
-    """Three seeds of V1 at the settings of its paper, on one of its data sets; no corner of the other settings."""
+    """Three seeds of V1 and of DiffuRec at the settings of both papers, on one of their data sets."""
     both = saying(report, "## Is validation printed as test?", "5.53 ± 0.12")
     assert "52.22 ± 2.55" in both and both.count("</tr>") == 8      # the head of two lines, six metrics
-    assert not any("## The extension or the settings?" in text for text in report.values())
+    first = r"<th>([^<]*)</th>\s*<td>([^<]*)</td>"                   # a row's name and its first cell, that of HR@10
+    corners = dict(re.findall(first, saying(report, "## The extension or the settings?")))
+    assert len(corners) == 8 and corners["seeds"] == "3" and corners["DiffuRec at li2023, %"] == "15.00 ± 1.67"
+    moved = {"the settings alone": [2, 3, -1], "the settings, with cross-attention": [16, 18, 15],   # users of 60, in each seed
+             "cross-attention at li2023": [6, 6, 6], "cross-attention at zolghadr2024": [20, 21, 22], "both": [22, 24, 21]}
+    assert {effect: corners[effect].split()[0] for effect in moved} == {
+        effect: f"{100 * np.mean(users) / USERS:+.2f}" for effect, users in moved.items()}
+    interval = re.search(r"\[(.*), (.*)\]", corners["cross-attention at zolghadr2024"]).expand(r"\1 to \2")
+    assert interval in saying(report, "Three questions, three *p*") and corners["both, published"] == "+2.40"
