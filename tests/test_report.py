@@ -20,8 +20,9 @@ print(json.dumps([[*map(list, rows)], [row["p"] for row in rows.values()], [row[
 
 
 def write(directory, name, better=0, checksum="a" * 64, version="0.2.0", **parameters):
-    """A result in which the first `better` users are at rank 1 and the others at 40."""
-    ranks = {split: np.where(np.arange(USERS) < better, 1, 40)[:, None].repeat(2, 1) for split in ("validation", "test")}
+    """A result in which the first `better` users are at rank 1 and the others at 40; of validation six more users."""
+    ranks = {split: np.where(np.arange(USERS) < better + more, 1, 40)[:, None].repeat(2, 1)
+             for split, more in (("validation", 6), ("test", 0))}
     data = make_outcome()["data"] | {"users": USERS, "checksum": checksum}
     seed = parameters.pop("seed", 0)
     outcome = make_outcome(ranks, seed, {"dataset": "own$^$.csv", **parameters}, data=data, versions={"diffurec": version})
@@ -91,7 +92,12 @@ def test_runs_are_paired_within_their_data_and_settings_and_all_p_corrected_toge
 def test_a_section_stands_where_there_is_something_to_say(report):
     """Three seeds of V1 and of DiffuRec at the settings of both papers, on one of their data sets."""
     both = saying(report, "## Is validation printed as test?", "5.53 ± 0.12")
-    assert "52.22 ± 2.55" in both and both.count("</tr>") == 8      # the head of two lines, six metrics
+    assert "62.22 ± 2.55" in both and "52.22 ± 2.55" in both       # validation, test
+    assert both.count("</tr>") == 8 + 4                             # two heads of two lines, six metrics, two gains
+    gain = re.search(r"<th>HR@10</th>\s*<td>([^<]*)</td>\s*<td>([^<]*)</td>\s*<td>([^<]*)</td>\s*<td>([^<]*)</td>\s*</tr>", both)
+    assert gain[1] == "+2.40" and gain[2] == f"{100 * (np.mean([36, 39, 37]) - 9) / USERS:+.2f}"
+    same = f"{100 * np.mean([22, 24, 21]) / USERS:+.2f} ["
+    assert gain[3].startswith(same) and gain[4].startswith(same)
     first = r"<th>([^<]*)</th>\s*<td>([^<]*)</td>"                   # a row's name and its first cell, that of HR@10
     corners = dict(re.findall(first, saying(report, "## The extension or the settings?")))
     assert len(corners) == 8 and corners["seeds"] == "3" and corners["DiffuRec at li2023, %"] == "15.00 ± 1.67"
