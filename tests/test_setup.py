@@ -521,13 +521,19 @@ def test_the_readme_says_of_the_extensions_what_the_result_files_say():
         validated = statistics.mean(run["metrics"]["validation"]["trained model"]["NDCG@10"][0] for run in mine.values())
         tested = statistics.mean(ndcg_at_10(run) for run in of_seeds("paper-causal", dataset, "baseline", "li2023").values())
         across.append(100 * validated - tested)
-        assert change.low < 0 < change.high                                      # "nor"
+        assert change.mean < 0 and change.high < 0.1                             # "nor"
+    for variant in ("baseline", "cross-attention"):                              # "not above the test"
+        on_ml_1m = [run["metrics"] for run in of_seeds("paper-causal", "ml-1m", variant, "li2023").values()]
+        validated, tested = (statistics.mean(of_run[split]["trained model"]["NDCG@10"][0] for of_run in on_ml_1m)
+                             for split in ("validation", "test"))
+        assert validated < tested
     offset, plain = (of_seeds("ablation-small", "ml-100k", variant) for variant in ("offset-noise", "baseline"))
     alike = [(offset[seed]["ranks"]["test"] == plain[seed]["ranks"]["test"]).all(1).mean() for seed in plain]
     assert (f"by {said[0]} on amazon-beauty and by {said[2]} on amazon-toys. With offset noise as well, which makes "
             f"DiffuRecSys, it is {said[1]} and {said[3]}. Published are {min(printed):+.2f} to {max(printed):+.2f}, over a "
             f"baseline at other settings. Our *validation* of the two lies {min(across):.2f} to {max(across):.2f} above our "
-            "*test* of that baseline.") in readme().replace("−", "-")
+            "*test* of that baseline; not so on ml-1m, where our validation is not above our test."
+            ) in readme().replace("−", "-")
     assert f"at least {int(100 * min(alike))} % of the users' test items keep their rank ({len(alike)} seeds)" in readme()
 
 
