@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from itertools import product
 from pathlib import Path
@@ -456,9 +457,14 @@ def test_every_link_to_a_file_leads_to_one(path):
     assert not missing
 
 
+@cache
+def runs_of(grid):
+    return read_results(ROOT / "reports" / grid)[0]
+
+
 def of_seeds(grid, dataset, variant="baseline", settings=None):
     """{seed: result} of the runs of a grid, at all settings or at those named."""
-    return {run["seed"]: run for run in read_results(ROOT / "reports" / grid)[0]
+    return {run["seed"]: run for run in runs_of(grid)
             if (run["data"]["name"], run["parameters"]["variant"]) == (dataset, variant)
             and settings in (None, run["parameters"]["settings"])}
 
