@@ -53,7 +53,7 @@ def installed(tmp_path_factory):
 def test_the_command_is_there_and_the_wheel_is_small(installed):
     done = installed("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"diffurec {__version__}\n", "")
-    assert installed.wheel.stat().st_size < 12e6        # of which the result files that notebooks read are most
+    assert installed.wheel.stat().st_size < 20e6        # most of it: the result files that notebooks read
 
 
 def test_a_grid_of_ones_own_runs_from_another_folder(installed):
